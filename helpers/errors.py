@@ -1,0 +1,22 @@
+"""The two ways a step may refuse: the reader gave something wrong, or a claim did not hold."""
+
+
+class UserError(ValueError):
+    """Bad input. The message says what was wrong, what was expected and what to do.
+
+    Commands print it without a traceback and exit with code 2.
+    """
+
+
+class ProofError(RuntimeError):
+    """A step did not do what it claims; what it wrote must not be trusted.
+
+    Attributes:
+        check: name of the check, as it appears in ``proof.json``.
+        expected: what the check asked for, in words or as a number.
+        found: what was there instead.
+    """
+
+    def __init__(self, check: str, expected: object, found: object, mend: str) -> None:
+        self.check, self.expected, self.found = check, expected, found
+        super().__init__(f"{check}: expected {expected}, found {found}. {mend}")
