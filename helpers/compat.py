@@ -1,0 +1,118 @@
+"""Every workaround for the end-of-life stack, one function each: symptom, cause, fix.
+
+Nothing elsewhere in the project may work around SparseML, DeepSparse or old Transformers.
+All symptoms were seen with the versions in `requirements.lock`.
+"""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+# Fused AdamW, FakeQuantize and int8 folding were all seen to work with this opset.
+ONNX_OPSET = 14
+
+
+def quiet_stack() -> None:
+    """Switch analytics off and lower the noise, before anything of the stack is imported.
+
+    Symptom: SparseML and SparseZoo phone home at import; pages of deprecation warnings.
+    Cause: analytics are on by default and only read the variable at import; old pins on new Torch.
+    """
+    os.environ.setdefault("NM_DISABLE_ANALYTICS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    # Ours to show: the Trainer's own bar and tqdm in text, never widgets that are stored half-way.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    for name in ("sparseml", "sparsezoo", "torch.onnx", "torch.ao.quantization"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for module in (
+        "transformers",
+        "sparseml",
+        "torch",
+        "huggingface_hub",
+        "accelerate",
+        "pydantic",
+    ):
+        warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+
+
+def quiet_sparseml() -> None:
+    """Show SparseML's errors only, and let it open no log files; call it after the import.
+
+    Symptom: pages of INFO lines, a warning that the transformers version is unsupported, and
+    `sparse_logs/` folders in whatever directory the process was started from.
+    Cause: `sparseml.log` sets its logger to INFO when imported, whatever was set before; the
+    version warning concerns generative models; `PythonLogger` opens a file of its own unless its
+    logger has a FileHandler already.
+    """
+    from sparseml.log import set_logging_level
+
+    set_logging_level(logging.ERROR)
+    modifiers = logging.getLogger("sparseml.pytorch.utils.logger")
+    if not any(isinstance(handler, logging.FileHandler) for handler in modifiers.handlers):
+        modifiers.addHandler(logging.FileHandler(os.devnull, delay=True))
+
+
+def make_attention_quantizable(model: "torch.nn.Module") -> "torch.nn.Module":
+    """Let QAT see the two matrix products inside attention, whatever head the model has.
+
+    Symptom: a quantized classifier has 38 int8 products instead of 50, and nothing says so.
+    Cause: SparseML swaps the attention modules only for `BertModel` and
+    `BertForQuestionAnswering`, looked up by class name.
+    """
+    from sparseml.transformers.sparsification.modification import modifying_bert
+
+    quiet_sparseml()
+    if getattr(model.config, "model_type", "") == "bert":
+        modifying_bert.modify(model)
+    return model
+
+
+def torchscript_export_options() -> dict[str, Any]:
+    """Return the options with which Torch's ONNX exporter can take fake-quantized modules.
+
+    Symptom: `No module named 'onnxscript'` during export.
+    Cause: Torch 2.9 and later export by dynamo unless told otherwise, and that path has no
+    FakeQuantize.
+    """
+    return {"dynamo": False, "do_constant_folding": True}
+
+
+def absolute(path: Path | str) -> str:
+    """Return the path SparseML may be given.
+
+    Symptom: `out/model/out/model/pytorch_model.bin` not found.
+    Cause: SparseML joins a relative model path with itself when it reloads.
+    """
+    return str(Path(path).resolve())
+
+
+def weight_file_name(quantized: bool) -> str:
+    """Return the weight file a checkpoint must use.
+
+    Symptom: random weights are exported, "Successfully exported".
+    Cause: SparseML's own tools reload a QAT or layer-dropped checkpoint from
+    `pytorch_model*.bin` only, and go on without weights when there is none. We load strictly
+    ourselves, but a reader may hand our checkpoint to those tools.
+    """
+    return "pytorch_model.bin" if quantized else "model.safetensors"
+
+
+def resize_channel_observers(model: "torch.nn.Module") -> None:
+    """Give per-channel observers the shape their stored state has.
+
+    Symptom: size mismatch for `scale` and `zero_point` on a strict load.
+    Cause: Torch builds per-channel observers with dummy shapes until the first batch.
+    """
+    from sparseml.pytorch.sparsification.quantization.helpers import (
+        initialize_channel_wise_scale_zp,
+    )
+
+    initialize_channel_wise_scale_zp(model)
