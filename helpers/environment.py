@@ -1,0 +1,149 @@
+"""Where a number was made: Python, packages, CPU and folders.
+
+Every result of this project carries `describe()`, so that a reader can tell whether a figure
+that differs from theirs differs because of the machine.
+"""
+
+import os
+import platform
+import shutil
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from helpers.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PYTHON = (3, 11)
+REPORTED_PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "sparseml",
+    "deepsparse",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+)
+
+
+def runs_folder() -> Path:
+    """Return the folder that keeps checkpoints, exports and caches (`TUTORIAL_RUNS`)."""
+    return Path(os.environ.get("TUTORIAL_RUNS", REPOSITORY / "runs")).resolve()
+
+
+def check_python() -> None:
+    """Refuse a Python the stack cannot run on.
+
+    Raises:
+        UserError: on any Python but 3.11.
+    """
+    if sys.version_info[:2] == PYTHON:
+        return
+    found = ".".join(map(str, sys.version_info[:3]))
+    raise UserError(
+        f"This is Python {found}; SparseML 1.8 and this project's lock need Python 3.11. "
+        "Run `make setup`, then use .venv/bin/python or the Jupyter kernel 'sparse-transfer'."
+    )
+
+
+def locked_versions(lock: Path = REPOSITORY / "requirements.lock") -> dict[str, str]:
+    """Read `name==version` lines of the lock file."""
+    lines = [line.split(";")[0].split("#")[0].strip(" \\\n") for line in lock.open()]
+    pairs = [line.split("==") for line in lines if "==" in line and not line.startswith("--")]
+    return {name.strip().lower(): version.strip() for name, version in pairs}
+
+
+def differing_packages(locked: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Return `{package: (locked, installed)}` where the two differ; build tags are ignored."""
+    different = {}
+    for name in REPORTED_PACKAGES:
+        if name not in locked:
+            continue
+        installed = package_version(name)
+        if installed == "absent" and name == "deepsparse" and sys.platform != "linux":
+            continue
+        if installed.split("+")[0] != locked[name]:
+            different[name] = (locked[name], installed)
+    return different
+
+
+def check_packages() -> None:
+    """Refuse packages other than the locked ones: the stack is end-of-life and breaks in silence.
+
+    Raises:
+        UserError: names up to three packages that differ.
+    """
+    if os.environ.get("TUTORIAL_ANY_VERSIONS"):
+        return
+    different = differing_packages(locked_versions())
+    if not different:
+        return
+    found = "; ".join(f"{n} is {got}, not {want}" for n, (want, got) in list(different.items())[:3])
+    raise UserError(
+        f"Installed packages differ from requirements.lock: {found}. "
+        "Run `make setup` (or set TUTORIAL_ANY_VERSIONS=1 to try your luck)."
+    )
+
+
+def package_version(name: str) -> str:
+    """Return the installed version of a package, or "absent"."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+@cache
+def machine() -> dict[str, Any]:
+    """Describe the CPU: model, usable cores, memory (GB) and the instructions that matter here."""
+    import cpuinfo
+    import psutil
+
+    info = cpuinfo.get_cpu_info()
+    flags = set(info.get("flags", []))
+    return {
+        "cpu": info.get("brand_raw", platform.processor() or "unknown"),
+        "cores": usable_cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        "avx512": "avx512f" in flags,
+        "vnni": bool(flags & {"avx512_vnni", "avx512vnni", "avx_vnni"}),
+        "bf16": bool(flags & {"avx512_bf16", "amx_bf16"}),
+        "amx": "amx_tile" in flags,
+        "system": platform.system(),
+    }
+
+
+def usable_cores() -> int:
+    """Return the cores this process may use, which in a container is fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe() -> dict[str, Any]:
+    """Return what belongs beside every stored number: Python, package versions and machine."""
+    return {
+        "python": platform.python_version(),
+        "versions": {name: package_version(name) for name in REPORTED_PACKAGES},
+        "machine": machine(),
+    }
+
+
+def check_disk(folder: Path, needed_bytes: int) -> None:
+    """Refuse to start writing what will not fit.
+
+    Raises:
+        UserError: if the disk that holds `folder` has less than `needed_bytes` free.
+    """
+    existing = next(p for p in [folder, *folder.parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free >= needed_bytes:
+        return
+    raise UserError(
+        f"No space for {folder.name}: {needed_bytes / 2**20:.0f} MB needed, "
+        f"{free / 2**20:.0f} MB free. Free some space or set TUTORIAL_RUNS to another disk."
+    )
