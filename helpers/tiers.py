@@ -1,0 +1,53 @@
+"""How big everything is: the one switch `TUTORIAL_TIER`, and the only module that knows sizes."""
+
+import os
+from dataclasses import dataclass
+
+from helpers.errors import UserError
+
+
+@dataclass(frozen=True)
+class Tier:
+    """Sizes of one pass through the notebooks.
+
+    Attributes:
+        train_examples: rows trained on, None for all.
+        validation_examples: rows measured on, None for all.
+        dense_epochs: epochs of the plain fine-tune.
+        recipe_epochs: epochs a pruning recipe is rescaled to.
+        quant_epochs: epochs a recipe that only quantizes is rescaled to.
+        max_seq_length: tokens kept of a text.
+        batch_size: rows of one training step.
+        benchmark_rounds: timed calls of each model on each engine.
+        proof_examples: validation rows on which an export is compared with its checkpoint.
+    """
+
+    name: str
+    train_examples: int | None
+    validation_examples: int | None
+    dense_epochs: float
+    recipe_epochs: float
+    quant_epochs: float
+    max_seq_length: int = 64
+    batch_size: int = 32
+    benchmark_rounds: int = 60
+    proof_examples: int = 256
+
+
+TIERS = {
+    "smoke": Tier("smoke", 160, 200, 1, 2, 1, 32, 16, benchmark_rounds=5, proof_examples=200),
+    "laptop": Tier("laptop", 6000, 1000, 2, 3, 1),
+    "full": Tier("full", None, None, 2, 3, 1, 128, 32, benchmark_rounds=200, proof_examples=872),
+}
+
+
+def current() -> Tier:
+    """Return the tier named by `TUTORIAL_TIER` (default: laptop).
+
+    Raises:
+        UserError: for a name that is no tier.
+    """
+    name = os.environ.get("TUTORIAL_TIER", "laptop")
+    if name in TIERS:
+        return TIERS[name]
+    raise UserError(f"TUTORIAL_TIER is {name!r}; it must be one of {', '.join(TIERS)}.")
