@@ -1,0 +1,159 @@
+"""The stops of the path: a checkpoint and an ONNX model, each a folder that is whole or absent.
+
+A folder is first written beside its final place and renamed at the end, so a killed run leaves
+nothing that could be taken for finished. `run.json` (or `proof.json`) lists every file with its
+sha256, so a truncated or edited folder is noticed when it is opened.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from helpers.errors import UserError
+
+
+def sha256(file: Path) -> str:
+    """Return the sha256 of a file in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def writing(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a scratch folder that becomes `folder` when the block ends without an exception.
+
+    Raises:
+        UserError: if `folder` already holds something, or another living process writes it.
+    """
+    refuse_occupied(folder, overwrite)
+    partial = folder.with_name(f".{folder.name}.partial")
+    clear_partial(partial)
+    partial.mkdir(parents=True)
+    (partial / "writer.pid").write_text(str(os.getpid()))
+    try:
+        yield partial
+        (partial / "writer.pid").unlink()
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
+    """Refuse a folder that holds something, unless it may be replaced."""
+    if overwrite or not folder.exists():
+        return
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    raise UserError(
+        f"{folder} already holds something and would be overwritten. "
+        "Choose another output folder, delete it, or pass --overwrite_output_dir."
+    )
+
+
+def clear_partial(partial: Path) -> None:
+    """Remove what a killed run left; refuse if its writer is still alive."""
+    if not partial.exists():
+        return
+    note = partial / "writer.pid"
+    writer = int(note.read_text() or 0) if note.exists() else 0
+    if writer and writer != os.getpid() and psutil.pid_exists(writer):
+        raise UserError(
+            f"Process {writer} is writing {partial.parent / partial.name[1:-8]} right now. "
+            "Wait for it, stop it, or choose another output folder."
+        )
+    shutil.rmtree(partial)
+
+
+def write_note(folder: Path, name: str, content: dict[str, Any]) -> None:
+    """Write `name` (JSON) into the folder, with the sha256 of every other file in it."""
+    skip = {name, "writer.pid"}
+    files = {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.name not in skip}
+    (folder / name).write_text(json.dumps({**content, "files": files}, indent=2) + "\n")
+
+
+def read_note(folder: Path, name: str) -> dict[str, Any]:
+    """Read the note of a stop and check that the files it lists are the files that are there.
+
+    Raises:
+        UserError: if the folder, its note or a file is missing, or a file was changed.
+    """
+    if not (folder / name).is_file():
+        raise UserError(
+            f"{folder} is not a finished stop: {name} is missing. "
+            "Give a folder that a run wrote to its end, or run that step again."
+        )
+    note = json.loads((folder / name).read_text())
+    for file, expected in note["files"].items():
+        if not (folder / file).is_file() or sha256(folder / file) != expected:
+            raise UserError(
+                f"{folder / file} is missing, truncated or was changed after the run ended. "
+                "Delete the folder and run that step again."
+            )
+    return note
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model as a folder: weights, config, tokenizer, recipe and `run.json`.
+
+    Attributes:
+        folder: where it lies.
+        run: the content of `run.json` (task, metrics, history, seed, versions, machine, minutes).
+    """
+
+    folder: Path
+    run: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Open a finished checkpoint; see `read_note` for the errors raised."""
+        return cls(Path(folder).resolve(), read_note(Path(folder), "run.json"))
+
+    @property
+    def name(self) -> str:
+        """The folder's name, used as the model's name in tables."""
+        return self.folder.name
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Validation metrics at the end of training."""
+        return self.run["metrics"]
+
+    @property
+    def recipe_file(self) -> Path | None:
+        """The recipe this model was made with, None for a plain fine-tune."""
+        file = self.folder / "recipe.yaml"
+        return file if file.is_file() else None
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An exported model as a folder: `model.onnx`, tokenizer, config and `proof.json`."""
+
+    folder: Path
+    proof: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Open a finished export; see `read_note` for the errors raised."""
+        return cls(Path(folder).resolve(), read_note(Path(folder), "proof.json"))
+
+    @property
+    def name(self) -> str:
+        """The folder's name, used as the model's name in tables."""
+        return self.folder.name
+
+    @property
+    def file(self) -> Path:
+        """The ONNX file itself."""
+        return self.folder / "model.onnx"
