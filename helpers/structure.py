@@ -1,0 +1,39 @@
+"""What recipes leave behind in a model's architecture, and how stages add up.
+
+Quantization and layer dropping change which modules a model has. To load such a model again, the
+same changes are made first, then the weights are filled in strictly (`models.load_model`).
+"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def apply_structure(recipe_file: Path, model: "nn.Module") -> None:
+    """Make the architectural changes a finished recipe made; weights are not touched."""
+    from sparseml.pytorch.optim import ScheduledModifierManager
+
+    manager = ScheduledModifierManager.from_yaml(str(recipe_file))
+    manager.apply_structure(model, epoch=math.inf)
+
+
+def write_recipe(previous: Path | None, text: str, file: Path) -> None:
+    """Write the recipe of a finished run: the stages before it, if any, and this one.
+
+    Args:
+        previous: recipe file of the checkpoint the run started from.
+        text: the run's own recipe as resolved YAML.
+        file: where to write.
+    """
+    if previous is None:
+        file.write_text(text)
+        return
+    from sparseml.pytorch.optim import ScheduledModifierManager
+
+    composed = ScheduledModifierManager.compose_staged(
+        base_recipe=str(previous), additional_recipe=text, keep_original_epochs=True
+    )
+    composed.save(str(file))
