@@ -1,0 +1,149 @@
+"""Count zeros and int8 in modules and in ONNX graphs, and hold them to what was promised.
+
+Nothing here trusts a log line: the zeros are counted in the tensors, the int8 products in the
+graph that will be run.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from helpers.errors import ProofError
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+# A matrix of n weights cannot be split finer than 1/n; half a percent is far below what matters.
+TOLERANCE = 0.005
+INT8_PRODUCTS = ("MatMulInteger", "QLinearMatMul", "ConvInteger", "QGemm")
+PRODUCTS = ("MatMul", "Gemm", *INT8_PRODUCTS)
+
+
+def zeros(weights: np.ndarray) -> float:
+    """Return the share of exact zeros, 0 to 1."""
+    return float((weights == 0).mean())
+
+
+def layer_sparsity(model: "nn.Module") -> pd.DataFrame:
+    """Return one row a weight matrix: layer, matrix, rows, columns, sparsity (0 to 1).
+
+    Only the encoder's matrices and the head are listed: these do the arithmetic. Embeddings are
+    look-ups, and no recipe here prunes them.
+    """
+    rows = []
+    for name, parameter in model.named_parameters():
+        if parameter.dim() != 2 or "embeddings" in name:
+            continue
+        short = name.removesuffix(".weight").removesuffix(".module")
+        layer = next((int(part) for part in short.split(".") if part.isdigit()), -1)
+        matrix = short.split(f".{layer}.")[-1] if layer >= 0 else short
+        rows.append((layer, matrix, *parameter.shape, zeros(parameter.detach().cpu().numpy())))
+    return pd.DataFrame(rows, columns=["layer", "matrix", "rows", "columns", "sparsity"])
+
+
+def parameter_sparsity(model: "nn.Module", names: list[str]) -> dict[str, float]:
+    """Return the sparsity of the named parameters; QAT wrappers in between are looked through."""
+    found = {key.replace(".module.", "."): value for key, value in model.named_parameters()}
+    return {name: zeros(found[name].detach().cpu().numpy()) for name in names}
+
+
+def whole_blocks(weights: np.ndarray, size: int = 4) -> bool:
+    """Tell whether the zeros come in aligned runs of `size` along the input dimension."""
+    blocks = (weights == 0).reshape(-1, size)
+    return bool((blocks.all(axis=1) | ~blocks.any(axis=1)).mean() > 0.999)
+
+
+def check_sparsity(found: dict[str, float], promised: dict[str, float]) -> None:
+    """Hold counted zeros to the recipe.
+
+    Args:
+        found: parameter name to counted sparsity.
+        promised: parameter name to the sparsity the recipe ends at.
+
+    Raises:
+        ProofError: naming the parameter that is furthest from its promise.
+    """
+    gaps = {name: abs(found[name] - goal) for name, goal in promised.items()}
+    worst = max(gaps, key=gaps.__getitem__, default=None)
+    if worst is None or gaps[worst] <= TOLERANCE:
+        return
+    raise ProofError(
+        "sparsity",
+        f"{promised[worst]:.1%} zeros in {worst}",
+        f"{found[worst]:.1%}",
+        "The recipe did not do what it says: look at its schedule and its patterns.",
+    )
+
+
+def check_zeros_kept(before: dict[str, float], after: dict[str, float]) -> None:
+    """Hold a model that started sparse to its zeros.
+
+    Raises:
+        ProofError: if any matrix ended with fewer zeros than it started with.
+    """
+    lost = {name: before[name] - after[name] for name in before if name in after}
+    worst = max(lost, key=lost.__getitem__, default=None)
+    if worst is None or lost[worst] <= TOLERANCE:
+        return
+    raise ProofError(
+        "zeros kept",
+        f"at least {before[worst]:.1%} zeros in {worst}",
+        f"{after[worst]:.1%}",
+        "Add a ConstantPruningModifier for every pruned matrix to the recipe.",
+    )
+
+
+def quantized_modules(model: "nn.Module") -> pd.DataFrame:
+    """Return one row a module that computes with simulated int8: module, kind.
+
+    Kinds: Linear (weights and inputs are int8), Embedding (the table is), MatMul (a product of two
+    activations, as inside attention).
+    """
+    rows = []
+    for name, module in model.named_modules():
+        if hasattr(module, "weight_fake_quant"):
+            rows.append((name.removesuffix(".module"), type(module).__name__))
+        elif type(module).__name__ == "QATWrapper":
+            rows.append((name, "MatMul"))
+    return pd.DataFrame(rows, columns=["module", "kind"])
+
+
+def operators(graph: "onnx.GraphProto") -> Counter:
+    """Count the operators of an ONNX graph by type."""
+    return Counter(node.op_type for node in graph.node)
+
+
+def int8_products(graph: "onnx.GraphProto") -> int:
+    """Count the matrix products that run in int8."""
+    counts = operators(graph)
+    return sum(counts[kind] for kind in INT8_PRODUCTS)
+
+
+def onnx_sparsity(file: Path) -> pd.DataFrame:
+    """Return one row a weight matrix of an ONNX file: weight, operator, dtype, shape, sparsity."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(file)).graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    rows = []
+    for node in graph.node:
+        if node.op_type not in PRODUCTS:
+            continue
+        for name in node.input:
+            if name not in weights or len(weights[name].dims) != 2:
+                continue
+            array = numpy_helper.to_array(weights[name])
+            rows.append((name, node.op_type, str(array.dtype), array.shape, zeros_in(array, node)))
+    return pd.DataFrame(rows, columns=["weight", "operator", "dtype", "shape", "sparsity"])
+
+
+def zeros_in(array: np.ndarray, node: "onnx.NodeProto") -> float:
+    """Return the sparsity of a stored weight; unsigned int8 keeps its zero at 128."""
+    if array.dtype == np.uint8 and node.op_type in INT8_PRODUCTS:
+        return float((array == 128).mean())
+    return zeros(array)
