@@ -1,0 +1,89 @@
+"""What was asked for: is it done already, and can it work at all?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers.errors import UserError
+from helpers.stops import Checkpoint
+from helpers.tasks import Task
+
+if TYPE_CHECKING:
+    from sparseml.transformers.sparsification.training_args import TrainingArguments
+
+    from helpers.recipes import Recipe
+
+
+def describe_request(
+    task: Task,
+    model: str | Path | Checkpoint,
+    recipe: "Recipe | None",
+    teacher: Checkpoint | None,
+    args: "TrainingArguments",
+    bf16: bool,
+) -> dict[str, Any]:
+    """Return what makes two runs the same run."""
+    return {
+        "task": task.name,
+        "data": task.fingerprint,
+        "start": identity(model),
+        "recipe": recipe.sha256 if recipe else None,
+        "teacher": identity(teacher) if teacher else None,
+        "epochs": args.num_train_epochs,
+        "batch_size": args.per_device_train_batch_size * args.gradient_accumulation_steps,
+        "learning_rate": args.learning_rate,
+        "max_steps": args.max_steps,
+        "seed": args.seed,
+        "bf16": bf16,
+    }
+
+
+def identity(model: str | Path | Checkpoint) -> str:
+    """Name a starting point so that another one has another name."""
+    if isinstance(model, Checkpoint):
+        files = model.run["files"]
+        return files.get("model.safetensors") or files["pytorch_model.bin"]
+    return str(model)
+
+
+def reuse(output_dir: Path, request: dict[str, Any]) -> Checkpoint | None:
+    """Return the finished run in `output_dir` if it is exactly the one asked for.
+
+    Raises:
+        UserError: from `stops.read_note`, if the folder holds a run that was tampered with.
+    """
+    if not (output_dir / "run.json").is_file():
+        return None
+    found = Checkpoint.load(output_dir)
+    if found.run["request"] != request:
+        return None
+    print(f"{output_dir.name}: finished run of {found.run['finished']} found, nothing to train.")
+    return found
+
+
+def check_request(
+    model: str | Path | Checkpoint,
+    recipe: "Recipe | None",
+    teacher: Checkpoint | None,
+    task: Task,
+) -> None:
+    """Refuse combinations that train without an error and come out wrong.
+
+    Raises:
+        UserError: QAT on top of QAT; a teacher without a recipe, or of another task.
+    """
+    if isinstance(model, Checkpoint) and model.run["quantized_modules"]:
+        raise UserError(
+            f"{model.name} is already quantized; training goes on from a checkpoint before QAT. "
+            "Start from the one it was made of."
+        )
+    if recipe and recipe.declares_distillation and teacher is None:
+        raise UserError(f"{recipe.name} distills, but no teacher is given. Pass --distill_teacher.")
+    if teacher is None:
+        return
+    if recipe is None:
+        raise UserError("A teacher needs a recipe to be used in. Give --recipe as well.")
+    if teacher.run["labels"] != task.labels:
+        raise UserError(
+            f"Teacher {teacher.name} answers {teacher.run['labels'][:4]}, the task asks for "
+            f"{task.labels[:4]}. Give a teacher that was fine-tuned on this task."
+        )

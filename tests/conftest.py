@@ -1,0 +1,109 @@
+"""Shared, small and real: a tiny random BERT, a task made of words, and checkpoints of both."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import helpers  # noqa: E402 - its environment variables must be set before the stack is imported
+from helpers.stops import Checkpoint  # noqa: E402
+from helpers.tasks import Task  # noqa: E402
+
+TINY_EPOCHS = 4
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a random 2-layer BERT with MiniLM's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from helpers.models import embedded_minilm
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(str(embedded_minilm()))
+    tokenizer.model_max_length = 64
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """Return a task a tiny model can learn: does the sentence speak of the sea or of the sky?"""
+    folder = tmp_path_factory.mktemp("data")
+    words = {"sea": ["wave", "boat", "fish", "salt"], "sky": ["cloud", "bird", "star", "wind"]}
+    rows = [
+        f"a {a} and a {b} number {i},{label}"
+        for i in range(14)
+        for label, nouns in words.items()
+        for a, b in zip(nouns, nouns[1:] + nouns[:1], strict=True)
+    ]
+    for name, part in (("train", rows[:64]), ("validation", rows[64:])):
+        (folder / f"{name}.csv").write_text("\n".join(["text,label", *part]) + "\n")
+    return helpers.load_task(
+        "sea-or-sky",
+        train_file=folder / "train.csv",
+        validation_file=folder / "validation.csv",
+        max_seq_length=16,
+    )
+
+
+@pytest.fixture(scope="session")
+def stops_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder the shared checkpoints lie in."""
+    return tmp_path_factory.mktemp("stops")
+
+
+@pytest.fixture(scope="session")
+def dense(tiny_model: Path, tiny_task: Task, stops_folder: Path) -> Checkpoint:
+    """Return a plain fine-tune of the tiny model."""
+    return helpers.fine_tune(
+        tiny_task,
+        tiny_model,
+        stops_folder / "dense",
+        num_train_epochs=TINY_EPOCHS,
+        per_device_train_batch_size=8,
+        learning_rate=5e-3,
+        disable_tqdm=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def pruned(dense: Checkpoint, tiny_task: Task, stops_folder: Path) -> Checkpoint:
+    """Return the tiny model pruned to 80 %."""
+    recipe = helpers.load_recipe("minilm-6layers_prune80", num_epochs=TINY_EPOCHS)
+    return helpers.fine_tune(
+        tiny_task,
+        dense,
+        stops_folder / "pruned",
+        recipe=recipe,
+        per_device_train_batch_size=8,
+        disable_tqdm=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def sparse_int8(dense: Checkpoint, tiny_task: Task, stops_folder: Path) -> Checkpoint:
+    """Return the tiny model pruned to 80 %, quantized, and taught by the dense one."""
+    recipe = helpers.load_recipe("minilm-6layers_prune80_quant", num_epochs=TINY_EPOCHS)
+    return helpers.fine_tune(
+        tiny_task,
+        dense,
+        stops_folder / "sparse_int8",
+        recipe=recipe,
+        distill_teacher=dense,
+        per_device_train_batch_size=8,
+        disable_tqdm=True,
+    )

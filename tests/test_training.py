@@ -1,0 +1,185 @@
+"""Training: what it promises holds, and each check fails when its fault is put in."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import helpers
+from helpers import models, sparsity, trainer
+from helpers.errors import ProofError, UserError
+from helpers.stops import Checkpoint
+from helpers.tasks import Task
+
+QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "disable_tqdm": True}
+
+
+def logits(model: torch.nn.Module) -> np.ndarray:
+    """Return the logits of two fixed rows."""
+    ids = torch.arange(2000, 2024).reshape(2, 12)
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.numpy()
+
+
+def test_a_dense_run_learns_and_says_how_it_was_made(dense: Checkpoint) -> None:
+    assert dense.metrics["accuracy"] > 0.9
+    assert {"versions", "machine", "history", "request", "minutes"} <= set(dense.run)
+
+
+def test_a_pruned_run_has_the_zeros_of_its_recipe(pruned: Checkpoint) -> None:
+    table = sparsity.layer_sparsity(models.load_model(pruned))
+    encoder = table[table.layer >= 0]
+    assert len(encoder) == 12
+    assert (encoder.sparsity - 0.8).abs().max() < 0.01
+
+
+def test_a_quantized_run_reloads_to_the_same_logits(sparse_int8: Checkpoint) -> None:
+    model = models.load_model(sparse_int8)
+    again = models.load_model(Checkpoint.load(sparse_int8.folder))
+    assert np.array_equal(logits(model), logits(again))
+    kinds = sparsity.quantized_modules(model)["kind"].value_counts()
+    assert kinds["MatMul"] == 4, "two products in each of the two attention layers"
+
+
+def test_pruned_then_quantized_keeps_its_zeros(
+    pruned: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    recipe = helpers.load_recipe("minilm-6layers_quant", num_epochs=1)
+    made = helpers.fine_tune(tiny_task, pruned, tmp_path / "staged", recipe=recipe, **QUICK)
+    table = sparsity.layer_sparsity(models.load_model(made))
+    assert table[table.layer >= 0].sparsity.min() > 0.79
+    assert made.run["quantized_modules"] > 0
+
+
+def test_the_same_request_is_not_trained_twice(
+    dense: Checkpoint, tiny_model: Path, tiny_task: Task, capsys: pytest.CaptureFixture
+) -> None:
+    again = helpers.fine_tune(
+        tiny_task,
+        tiny_model,
+        dense.folder,
+        num_train_epochs=4,
+        per_device_train_batch_size=8,
+        learning_rate=5e-3,
+        disable_tqdm=True,
+    )
+    assert again.run == dense.run
+    assert "nothing to train" in capsys.readouterr().out
+
+
+def test_a_folder_with_another_run_is_refused(
+    dense: Checkpoint, tiny_model: Path, tiny_task: Task
+) -> None:
+    with pytest.raises(UserError, match="already holds"):
+        helpers.fine_tune(tiny_task, tiny_model, dense.folder, seed=7, **QUICK)
+
+
+def test_weights_that_change_on_the_way_to_disk_are_noticed(
+    tiny_model: Path, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_save = models.save_model
+
+    def save_random(model: torch.nn.Module, folder: Path, *, quantized: bool) -> None:
+        kept = {k: v.clone() for k, v in model.state_dict().items()}
+        torch.nn.init.normal_(model.bert.encoder.layer[0].output.dense.weight)
+        real_save(model, folder, quantized=quantized)
+        model.load_state_dict(kept)
+
+    monkeypatch.setattr(models, "save_model", save_random)
+    with pytest.raises(ProofError, match="reload"):
+        helpers.fine_tune(tiny_task, tiny_model, tmp_path / "out", **QUICK)
+    assert not any(tmp_path.iterdir()), "a run that failed its proof leaves nothing behind"
+
+
+def test_a_mask_that_is_lost_is_noticed(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_predict = trainer.RecipeTrainer.predict
+
+    def refill(self: trainer.RecipeTrainer, *args: object, **kwargs: object) -> object:
+        torch.nn.init.normal_(self.model.bert.encoder.layer[1].attention.self.key.weight)
+        return real_predict(self, *args, **kwargs)
+
+    monkeypatch.setattr(trainer.RecipeTrainer, "predict", refill)
+    recipe = helpers.load_recipe("minilm-6layers_prune80", num_epochs=1)
+    with pytest.raises(ProofError, match=r"sparsity: expected 80.0% zeros in .*layer\.1.*key"):
+        helpers.fine_tune(tiny_task, dense, tmp_path / "out", recipe=recipe, **QUICK)
+
+
+def test_zeros_that_come_back_to_life_are_noticed(
+    pruned: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    with pytest.raises(ProofError, match="zeros kept"):
+        helpers.fine_tune(tiny_task, pruned, tmp_path / "out", **QUICK)
+
+
+def test_training_on_top_of_int8_is_refused(
+    sparse_int8: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="already quantized"):
+        helpers.fine_tune(tiny_task, sparse_int8, tmp_path / "out", **QUICK)
+
+
+def test_a_teacher_of_another_task_is_refused(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    stranger = Checkpoint(dense.folder, {**dense.run, "labels": ["yes", "no"]})
+    recipe = helpers.load_recipe("minilm-6layers_prune80", num_epochs=1)
+    with pytest.raises(UserError, match="answers"):
+        helpers.fine_tune(
+            tiny_task, dense, tmp_path / "o", recipe=recipe, distill_teacher=stranger, **QUICK
+        )
+
+
+def test_recorded_answers_are_the_teachers_own(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    from sparseml.transformers.sparsification.training_args import TrainingArguments
+
+    tokenizer = models.load_tokenizer(dense.folder)
+    rows = tiny_task.encode(tokenizer, tiny_task.train)
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
+    recorded = trainer.record_answers(dense, rows, tokenizer, args)
+    model = models.load_model(dense)
+    for i in (0, 31, 63):
+        ids = torch.tensor([rows[i]["input_ids"]])
+        with torch.no_grad():
+            live = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].numpy()
+        assert np.allclose(live, recorded[i]["teacher_logits"], atol=1e-5)
+
+
+def test_a_teacher_changes_what_is_learnt(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    recipe = helpers.load_recipe("minilm-6layers_prune80", num_epochs=1)
+    alone = helpers.fine_tune(tiny_task, dense, tmp_path / "alone", recipe=recipe, **QUICK)
+    taught = helpers.fine_tune(
+        tiny_task, dense, tmp_path / "taught", recipe=recipe, distill_teacher=dense, **QUICK
+    )
+    assert not np.allclose(logits(models.load_model(alone)), logits(models.load_model(taught)))
+
+
+def test_autocast_steps_aside_during_qat_and_evaluation(dense: Checkpoint) -> None:
+    switch = trainer.RecipeTrainer.__new__(trainer.RecipeTrainer)
+    switch.autocast, switch.model = True, torch.nn.Linear(2, 2)
+    switch.manager = helpers.load_recipe("minilm-6layers_prune80_quant", num_epochs=4).manager()
+    switch.args = type("Args", (), {"device": torch.device("cpu")})
+    seen = {}
+    for epoch in (0.5, 3.5):
+        switch.state = type("State", (), {"epoch": epoch})
+        with switch.autocast_smart_context_manager():
+            seen[epoch] = switch.model(torch.ones(1, 2)).dtype
+    switch.model.eval()
+    with switch.autocast_smart_context_manager():
+        seen["eval"] = switch.model(torch.ones(1, 2)).dtype
+    assert seen == {0.5: torch.bfloat16, 3.5: torch.float32, "eval": torch.float32}
+
+
+def test_no_sparse_logs_folder_is_left(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = helpers.load_recipe("minilm-6layers_prune80", num_epochs=1)
+    helpers.fine_tune(tiny_task, dense, tmp_path / "out", recipe=recipe, **QUICK)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
