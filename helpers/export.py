@@ -1,0 +1,243 @@
+"""Checkpoint to ONNX, with its proof.
+
+An export counts as done when the file has the zeros, the int8 operators, the logits and the
+metric of the PyTorch model it came from, on ONNX Runtime and on DeepSparse. The folder appears
+only then; `proof.json` in it says what was checked, expected and found.
+"""
+
+import collections
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helpers import compat, environment, models, sparsity, stops, tiers
+from helpers.errors import ProofError, UserError
+from helpers.stops import Checkpoint, OnnxModel
+from helpers.tasks import Task
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+PROOF_BATCH = 16
+# The dense graph computes the same sums in another order. Simulated int8 rounds the same way but
+# for ties, and one tie in an early layer is seen as a few hundredths in a logit.
+FP32_LOGITS_TOLERANCE = 1e-3
+INT8_MEAN_TOLERANCE = 0.15
+METRIC_TOLERANCE = 0.02
+ENGINES = ("onnxruntime", "deepsparse")
+
+
+def export(
+    checkpoint: Checkpoint, task: Task, output_dir: Path | str, *, overwrite: bool = False
+) -> OnnxModel:
+    """Export a checkpoint and return the proven ONNX model.
+
+    Args:
+        checkpoint: a finished run.
+        task: the task it was trained for; its validation rows are the proof's inputs.
+        output_dir: the export's folder; it appears when every check has passed.
+        overwrite: replace what it holds.
+
+    Raises:
+        UserError: for an output folder that is occupied, a file, or on a full disk.
+        ProofError: if the file is not the model; nothing is written.
+    """
+    output_dir = Path(output_dir).resolve()
+    if output_dir.is_file():
+        raise UserError(f"{output_dir} is a file; --onnx_export_path names a folder.")
+    environment.check_disk(output_dir, 4 * sum(f.stat().st_size for f in _files(checkpoint)))
+    with stops.writing(output_dir, overwrite=overwrite) as folder:
+        model = models.load_model(checkpoint)
+        write_graph(model, folder / "model.onnx", quantized=bool(_quantized(checkpoint)))
+        for file in _files(checkpoint):
+            if file.suffix in (".json", ".txt") and file.name != "run.json":
+                shutil.copy(file, folder)
+        checks = prove(folder / "model.onnx", model, checkpoint, task)
+        note = {"model": checkpoint.name, "task": task.name, "checks": checks}
+        stops.write_note(folder, "proof.json", {**note, **environment.describe()})
+    return OnnxModel.load(output_dir)
+
+
+def _files(checkpoint: Checkpoint) -> list[Path]:
+    return sorted(file for file in checkpoint.folder.iterdir() if file.is_file())
+
+
+def _quantized(checkpoint: Checkpoint) -> int:
+    return checkpoint.run["quantized_modules"]
+
+
+def write_graph(model: "torch.nn.Module", file: Path, *, quantized: bool) -> None:
+    """Write the ONNX graph of a model; fake quantization becomes real int8 operators.
+
+    Inputs are `input_ids`, `attention_mask`, `token_type_ids` [batch, sequence], int64, both
+    dimensions free; the output is `logits` [batch, classes].
+    """
+    import torch
+    from sparseml.pytorch.utils import export_onnx
+
+    ones = torch.ones(1, 16, dtype=torch.int64)
+    batch = collections.OrderedDict((name, ones * (name != "token_type_ids")) for name in INPUTS)
+    free = {name: {0: "batch", 1: "sequence"} for name in INPUTS}
+    export_onnx(
+        model.eval(),
+        batch,
+        str(file),
+        opset=compat.ONNX_OPSET,
+        convert_qat=quantized,
+        dynamic_axes={**free, "logits": {0: "batch"}},
+        output_names=["logits"],
+        **compat.torchscript_export_options(),
+    )
+
+
+def prove(
+    file: Path, model: "torch.nn.Module", checkpoint: Checkpoint, task: Task
+) -> list[dict[str, Any]]:
+    """Hold an ONNX file to the model it was exported from.
+
+    Returns:
+        One row a check: `check`, `expected`, `found`.
+
+    Raises:
+        ProofError: at the first check that fails.
+    """
+    import onnx
+
+    graph = onnx.load(str(file)).graph
+    checks = [check_int8(graph, model), check_zeros(file, model)]
+    batches, labels = proof_batches(checkpoint, task)
+    torch_logits = run_torch(model, batches)[: len(labels)]
+    for engine in ENGINES:
+        checks += check_engine(file, engine, batches, labels, torch_logits, task, checks[0])
+    return checks
+
+
+def check_zeros(file: Path, model: "torch.nn.Module") -> dict[str, Any]:
+    """Compare the zeros of every weight matrix of the graph with those of the model.
+
+    Exporters rename and transpose weights, so the two sorted lists of sparsities are compared.
+    Rounding to int8 adds zeros; it may never remove one.
+    """
+    expected = np.sort(sparsity.layer_sparsity(model)["sparsity"].to_numpy())
+    found = np.sort(sparsity.onnx_sparsity(file)["sparsity"].to_numpy())
+    row = {
+        "check": "zeros",
+        "expected": f"{len(expected)} matrices, {expected.mean():.1%} zeros on average or more",
+        "found": f"{len(found)} matrices, {found.mean() if len(found) else 0:.1%} zeros",
+    }
+    if len(found) == len(expected) and (found >= expected - sparsity.TOLERANCE).all():
+        return row
+    raise failed(row, "The file does not hold this model's weights; export again.")
+
+
+def check_int8(graph: "onnx.GraphProto", model: "torch.nn.Module") -> dict[str, Any]:
+    """Compare the number of int8 products in the graph with the quantized modules of the model."""
+    modules = sparsity.quantized_modules(model)
+    expected = int(modules["kind"].isin(["Linear", "MatMul"]).sum())
+    found = sparsity.int8_products(graph)
+    row = {"check": "int8 products", "expected": expected, "found": found}
+    if found == expected:
+        return row
+    raise failed(row, "Part of the quantization was lost on the way to ONNX.")
+
+
+def proof_batches(
+    checkpoint: Checkpoint, task: Task
+) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
+    """Return validation rows as equal batches of token ids, and their labels [rows].
+
+    All batches are [PROOF_BATCH, max_seq_length], because DeepSparse compiles for one shape; the
+    last one is filled up with copies of its last row.
+    """
+    tokenizer = models.load_tokenizer(checkpoint.folder)
+    rows = task.shortened(1, tiers.current().proof_examples).validation
+    texts, labels = rows["text"], np.array(rows["label"])
+    texts += [texts[-1]] * (-len(texts) % PROOF_BATCH)
+    tokens = tokenizer(
+        texts,
+        padding="max_length",
+        truncation=True,
+        max_length=checkpoint.run["max_seq_length"],
+        return_tensors="np",
+    )
+    starts = range(0, len(texts), PROOF_BATCH)
+    return [
+        {name: tokens[name][i : i + PROOF_BATCH].astype(np.int64) for name in INPUTS}
+        for i in starts
+    ], labels
+
+
+def run_torch(model: "torch.nn.Module", batches: list[dict[str, np.ndarray]]) -> np.ndarray:
+    """Return the model's own logits [rows, classes]."""
+    import torch
+
+    with torch.no_grad():
+        outputs = [
+            model(**{k: torch.from_numpy(v) for k, v in batch.items()}).logits.numpy()
+            for batch in batches
+        ]
+    return np.concatenate(outputs)
+
+
+def check_engine(
+    file: Path,
+    engine: str,
+    batches: list[dict[str, np.ndarray]],
+    labels: np.ndarray,
+    torch_logits: np.ndarray,
+    task: Task,
+    int8: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Compare an engine's logits and metric with PyTorch's on the same rows."""
+    from helpers import engines
+
+    if engine not in engines.available_engines():
+        reason = "not installed, or not for this platform"
+        return [{"check": f"{engine} logits", "expected": "as PyTorch", "found": reason}]
+    logits = engines.predict(file, engine, batches)[: len(labels)]
+    return [
+        check_logits(engine, logits, torch_logits, quantized=int8["found"] > 0),
+        check_metric(engine, task.metrics(logits, labels), task.metrics(torch_logits, labels)),
+    ]
+
+
+def check_logits(
+    engine: str, found: np.ndarray, expected: np.ndarray, *, quantized: bool
+) -> dict[str, Any]:
+    """Hold logits to PyTorch's: the largest difference in fp32, the mean one in int8."""
+    gaps = np.abs(found - expected)
+    size = float(gaps.mean() if quantized else gaps.max())
+    limit = INT8_MEAN_TOLERANCE if quantized else FP32_LOGITS_TOLERANCE
+    kind = "mean" if quantized else "largest"
+    row = {
+        "check": f"{engine} logits",
+        "expected": f"{kind} difference at most {limit} over {len(found)} rows",
+        "found": round(size, 6),
+    }
+    if size <= limit:
+        return row
+    raise failed(row, f"{engine} computes another model than PyTorch does.")
+
+
+def check_metric(
+    engine: str, found: dict[str, float], expected: dict[str, float]
+) -> dict[str, Any]:
+    """Hold the task's metric to PyTorch's."""
+    name, value = next(iter(expected.items()))
+    row = {
+        "check": f"{engine} {name}",
+        "expected": f"{value:.4f} within {METRIC_TOLERANCE}",
+        "found": round(found[name], 4),
+    }
+    if abs(found[name] - value) <= METRIC_TOLERANCE:
+        return row
+    raise failed(row, f"The exported model is not as good on {engine} as it was in PyTorch.")
+
+
+def failed(row: dict[str, Any], mend: str) -> ProofError:
+    """Turn a row of the proof into the error that stops the export."""
+    return ProofError(row["check"], row["expected"], row["found"], mend)

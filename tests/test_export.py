@@ -1,0 +1,163 @@
+"""Exports: the proof passes on real exports, and fails when the file is not the model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+import helpers
+from helpers import compat, export, models, sparsity
+from helpers.errors import ProofError, UserError
+from helpers.stops import Checkpoint, OnnxModel
+from helpers.tasks import Task
+
+
+@pytest.fixture(scope="module")
+def exported(
+    sparse_int8: Checkpoint, tiny_task: Task, tmp_path_factory: pytest.TempPathFactory
+) -> OnnxModel:
+    """Return the proven export of the tiny sparse int8 model."""
+    return helpers.export.export(sparse_int8, tiny_task, tmp_path_factory.mktemp("x") / "int8")
+
+
+def test_an_int8_export_is_proven(exported: OnnxModel) -> None:
+    checks = {row["check"]: row for row in exported.proof["checks"]}
+    # 2 layers x (6 matrices + 2 attention products) + pooler + classifier.
+    assert checks["int8 products"]["found"] == 18
+    assert {"zeros", "onnxruntime logits", "deepsparse logits", "deepsparse accuracy"} <= set(
+        checks
+    )
+
+
+def test_the_folder_is_complete(exported: OnnxModel) -> None:
+    names = {file.name for file in exported.folder.iterdir()}
+    assert {"model.onnx", "config.json", "tokenizer.json", "proof.json"} <= names
+    assert OnnxModel.load(exported.folder).proof == exported.proof
+
+
+def test_a_dense_export_is_proven(dense: Checkpoint, tiny_task: Task, tmp_path: Path) -> None:
+    made = export.export(dense, tiny_task, tmp_path / "dense")
+    graph = onnx.load(str(made.file)).graph
+    assert sparsity.int8_products(graph) == 0
+    assert {i.name for i in graph.input} == set(export.INPUTS)
+
+
+def test_a_six_layer_classifier_has_fifty_int8_products(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=6, num_attention_heads=2, intermediate_size=64
+    )
+    model = compat.make_attention_quantizable(BertForSequenceClassification(config))
+    recipe = helpers.load_recipe("minilm-6layers_quant")
+    recipe.manager().apply(model)
+    ids = torch.arange(2000, 2032).reshape(2, 16)
+    model.train()(input_ids=ids)
+    export.write_graph(model.eval(), tmp_path / "m.onnx", quantized=True)
+    assert sparsity.int8_products(onnx.load(str(tmp_path / "m.onnx")).graph) == 50
+
+
+def test_without_quantizable_attention_the_count_falls_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Take the fix out of compat and 12 of 50 products stay fp32, without a word."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    monkeypatch.setattr(compat, "make_attention_quantizable", lambda model: model)
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=6, num_attention_heads=2, intermediate_size=64
+    )
+    model = compat.make_attention_quantizable(BertForSequenceClassification(config))
+    helpers.load_recipe("minilm-6layers_quant").manager().apply(model)
+    model.train()(input_ids=torch.arange(2000, 2032).reshape(2, 16))
+    export.write_graph(model.eval(), tmp_path / "m.onnx", quantized=True)
+    assert sparsity.int8_products(onnx.load(str(tmp_path / "m.onnx")).graph) == 38
+
+
+def spoiled(file: Path, change: str) -> None:
+    """Write another model into an ONNX file, as a failed reload would."""
+    graph = onnx.load(str(file))
+    for tensor in graph.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.ndim != 2 or array.dtype == np.int64 or array.shape[0] > 1000:
+            continue
+        if change == "dense":
+            array = np.where(array == 0, 1, array).astype(array.dtype)
+        else:
+            array = np.random.default_rng(0).permuted(array, axis=None)
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.save(graph, str(file))
+
+
+@pytest.mark.parametrize(
+    ("change", "check"), [("dense", "zeros"), ("random", "onnxruntime logits")]
+)
+def test_a_file_with_other_weights_fails_its_proof(
+    change: str,
+    check: str,
+    pruned: Checkpoint,
+    tiny_task: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = export.write_graph
+
+    def write_spoiled(model: torch.nn.Module, file: Path, *, quantized: bool) -> None:
+        real(model, file, quantized=quantized)
+        spoiled(file, change)
+
+    monkeypatch.setattr(export, "write_graph", write_spoiled)
+    with pytest.raises(ProofError, match=check):
+        export.export(pruned, tiny_task, tmp_path / "out")
+    assert not any(tmp_path.iterdir()), "a failed proof leaves no folder behind"
+
+
+def test_lost_quantization_fails_its_proof(
+    sparse_int8: Checkpoint, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = export.write_graph
+    monkeypatch.setattr(
+        export, "write_graph", lambda model, file, quantized: real(model, file, quantized=False)
+    )
+    with pytest.raises(ProofError, match=r"int8 products: expected 18, found 0"):
+        export.export(sparse_int8, tiny_task, tmp_path / "out")
+
+
+def test_a_metric_that_drops_is_noticed() -> None:
+    with pytest.raises(ProofError, match="deepsparse accuracy"):
+        export.check_metric("deepsparse", {"accuracy": 0.70}, {"accuracy": 0.80})
+
+
+def test_logits_of_another_model_are_noticed() -> None:
+    ours = np.zeros((4, 2), dtype=np.float32)
+    with pytest.raises(ProofError, match="onnxruntime logits"):
+        export.check_logits("onnxruntime", ours + 0.5, ours, quantized=True)
+
+
+def test_an_export_folder_that_is_a_file_is_refused(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        export.export(dense, tiny_task, tmp_path / "taken")
+
+
+def test_a_tampered_export_is_not_opened(exported: OnnxModel, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(exported.folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "hidden_size": 1}))
+    with pytest.raises(UserError, match="changed after the run ended"):
+        OnnxModel.load(copy)
+
+
+def test_weights_that_do_not_fit_are_refused(dense: Checkpoint, sparse_int8: Checkpoint) -> None:
+    model = models.load_model(dense)
+    with pytest.raises(UserError, match="do not fit"):
+        models.load_weights(model, sparse_int8.folder)
