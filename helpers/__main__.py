@@ -1,0 +1,45 @@
+"""`python -m helpers <command>`: one module of `helpers.commands` each, errors worded for people."""
+
+import importlib
+import sys
+
+from helpers.errors import ProofError, UserError
+
+COMMANDS = {
+    "tutorial": "run the notebooks in order and print what they measured",
+    "path": "make named stops of the tutorial's path for a task, without notebooks",
+    "run_glue": "fine-tune a text classifier, with or without a recipe, and export it",
+    "export": "export a finished checkpoint to ONNX and prove the export",
+    "results": "collect measured results and write the README's tables from them",
+}
+
+
+def usage() -> str:
+    """Return the list of commands."""
+    rows = [f"  {name:10} {purpose}" for name, purpose in COMMANDS.items()]
+    return "\n".join(["usage: python -m helpers <command> [--help]", "", *rows])
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; return 0, 1 for a failed proof, 2 for bad input, 130 when interrupted."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        print(f"There is no command {argv[0]!r}.\n{usage()}", file=sys.stderr)
+        return 2
+    try:
+        return importlib.import_module(f"helpers.commands.{argv[0]}").main(argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ProofError as error:
+        print(f"proof failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing unfinished was kept.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,42 @@
+"""Make named stops of the tutorial's path for a task, without notebooks.
+
+This is how the results on real data sets are made:
+`TUTORIAL_TIER=full TUTORIAL_DATA_DIR=... python -m helpers path --task_name sst2`.
+"""
+
+from dataclasses import dataclass, field
+
+from helpers.commands import parse, print_json
+from helpers.commands.arguments import JsonArgument, flag
+
+
+@dataclass
+class PathArguments:
+    """Which stops of which task."""
+
+    task_name: str = flag("docs-library", "'docs-library' (embedded), 'sst2', or a hub data set")
+    stops: list[str] = field(default_factory=list, metadata={"help": "stops; all if none is named"})
+    export: bool = flag(True, "export and prove each stop")
+    benchmark: bool = flag(True, "time the exported stops on the engines")
+
+
+def main(argv: list[str]) -> int:
+    """Make the stops at the size of `TUTORIAL_TIER`; what is there already is not made again."""
+    from helpers import path
+    from helpers.tasks import load_task
+
+    wanted, output = parse("path", (PathArguments, JsonArgument), argv)
+    task = load_task(wanted.task_name)
+    names = wanted.stops or list(path.STEPS)
+    report = {}
+    for name in names:
+        made = path.checkpoint(name, task)
+        report[name] = made.metrics
+        print(f"{name}: {made.metrics}, {made.run['minutes']} minutes")
+        if wanted.export:
+            checks = path.onnx_model(name, task).proof["checks"]
+            print(f"{name}: exported, {len(checks)} checks passed")
+    if wanted.benchmark and wanted.export:
+        path.benchmark(task, names)
+    print_json(output.json, report)
+    return 0
