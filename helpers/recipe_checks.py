@@ -1,0 +1,130 @@
+"""Hold a recipe to the model it is meant for, before the first training step.
+
+SparseML accepts schedules that never come and patterns that match nothing. Both are errors here.
+Names are matched as SparseML matches them: patterns that start with `re:` from the start of the
+parameter name, other names as a whole, and quantized wrappers looked through.
+"""
+
+import re
+from typing import TYPE_CHECKING
+
+from helpers.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from helpers.recipe_modifier import RecipeModifier
+    from helpers.recipes import Recipe
+
+# Epochs are products of floats; this is less than a step of any run.
+_ROUNDING = 1e-6
+# A trained dense matrix has next to no exact zeros.
+SPARSE_FROM = 0.3
+
+
+def check_schedule(recipe: "Recipe") -> None:
+    """Refuse modifiers that start at the end of the run, or act after it.
+
+    Raises:
+        UserError: names the modifier, the epoch and the end.
+    """
+    end = recipe.num_epochs
+    for modifier in recipe.modifiers:
+        late = [f"{k}={v:g}" for k, v in modifier.epochs().items() if v > end + _ROUNDING]
+        if modifier.start_epoch >= end - _ROUNDING:
+            late = [f"start_epoch={modifier.start_epoch:g}"]
+        if late:
+            raise UserError(
+                f"{recipe.name}: {modifier.name} has {', '.join(late)}, the run ends at epoch "
+                f"{end:g}. Write its epochs as eval(num_epochs * share), or raise num_epochs."
+            )
+
+
+def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
+    """Return what each pattern of a recipe matches in a model.
+
+    Returns:
+        pattern to parameter names (module names for `submodules`), in the model's order.
+
+    Raises:
+        UserError: a pattern that matches nothing, a schedule past the end, or a quantization
+            modifier that cannot run here.
+    """
+    check_schedule(recipe)
+    parameters = [name for name, _ in model.named_parameters()]
+    modules = [name for name, _ in model.named_modules()]
+    matched = {}
+    for modifier in recipe.modifiers:
+        refuse_unusable(recipe.name, modifier)
+        for pattern in modifier.patterns():
+            matched[pattern] = matching(pattern, parameters, model)
+        for name in modifier.params.get("submodules") or []:
+            matched[name] = [name] if name in modules else []
+    for pattern, names in matched.items():
+        if not names:
+            raise UserError(unmatched(recipe.name, pattern, model))
+    return matched
+
+
+def refuse_unusable(recipe_name: str, modifier: "RecipeModifier") -> None:
+    """Refuse the newer of SparseML's two quantization modifiers, which Torch 2 breaks.
+
+    Symptom: `'QConfig' object has no attribute 'quantization_scheme'` when QAT starts. SparseML
+    takes the older one when a setting only that one knows is present.
+
+    Raises:
+        UserError: says which setting chooses the one that works.
+    """
+    if modifier.quantizes and "scheme" in modifier.params:
+        raise UserError(
+            f"{recipe_name}: this QuantizationModifier fails on Torch 2. Expected the older form: "
+            "leave out scheme, scheme_overrides and ignore, add quantize_embeddings: true."
+        )
+
+
+def matching(pattern: str, parameters: list[str], model: "nn.Module") -> list[str]:
+    """Return the parameters a pattern of a recipe matches, by SparseML's own rules."""
+    if pattern == "__ALL__":
+        return parameters
+    if pattern == "__ALL_PRUNABLE__":
+        return [f"{name}.weight" for name in linear_layers(model)]
+    if not pattern.startswith("re:"):
+        return [name for name in parameters if pattern in (name, name.replace(".module.", "."))]
+    try:
+        search = re.compile(pattern.removeprefix("re:"))
+    except re.error as error:
+        raise UserError(f"Pattern {pattern} is no regular expression: {error}.") from None
+    return [
+        name
+        for name in parameters
+        if search.match(name) or search.match(name.replace(".module.", "."))
+    ]
+
+
+def linear_layers(model: "nn.Module") -> dict[str, "nn.Module"]:
+    """Return the layers of a model that hold a matrix, by name."""
+    from torch import nn
+
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+
+
+def unmatched(recipe_name: str, pattern: str, model: "nn.Module") -> str:
+    """Return the message for a pattern that matches nothing, with names it could match."""
+    some = list(linear_layers(model))[:3]
+    return (
+        f"{recipe_name}: {pattern} matches nothing in {type(model).__name__}. Expected a pattern "
+        f"for names like {', '.join(f'{name}.weight' for name in some)}. Change the pattern."
+    )
+
+
+def already_sparse(model: "nn.Module") -> list[str]:
+    """Return the matrices in which more than 30 % are zeros.
+
+    Gradual pruning forgets such zeros and starts its mask anew; only the caller knows whether
+    that is meant. A recipe with `keeps_zeros` holds them.
+    """
+    return [
+        f"{name}.weight"
+        for name, layer in linear_layers(model).items()
+        if (layer.weight == 0).float().mean().item() > SPARSE_FROM
+    ]

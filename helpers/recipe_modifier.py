@@ -1,0 +1,64 @@
+"""One modifier of a recipe as plain facts, so that reading a recipe needs no SparseML object."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class PruningTarget(NamedTuple):
+    """What a recipe promises for the matrices of one pattern."""
+
+    final_sparsity: float
+    mask_type: str
+    #: False where only all matrices together reach `final_sparsity`.
+    per_matrix: bool
+
+
+@dataclass(frozen=True)
+class RecipeModifier:
+    """One modifier: class name, settings with all `eval` done, epochs (-1.0: no limit)."""
+
+    name: str
+    params: dict[str, Any]
+    start_epoch: float
+    end_epoch: float
+
+    @classmethod
+    def of(cls, modifier: Any) -> "RecipeModifier":  # noqa: ANN401 - any SparseML modifier
+        """Take the plain facts out of a SparseML modifier."""
+        settings = modifier.props(only_serializable=True)
+        start, end = float(modifier.start_epoch), float(modifier.end_epoch)
+        return cls(type(modifier).__name__, settings, start, end)
+
+    @property
+    def prunes(self) -> bool:
+        """True if it makes new zeros, as against keeping those that are there."""
+        return self.params.get("final_sparsity") is not None
+
+    @property
+    def quantizes(self) -> bool:
+        """True if it turns the model to int8."""
+        return self.name == "QuantizationModifier"
+
+    def patterns(self) -> list[str]:
+        """Return the parameter patterns it applies to."""
+        final = self.params.get("final_sparsity")
+        if isinstance(final, dict):
+            return [pattern for patterns in final.values() for pattern in patterns]
+        given = self.params.get("params") or []
+        return [given] if isinstance(given, str) else list(given)
+
+    def epochs(self) -> dict[str, float]:
+        """Return every epoch it names: start_epoch, end_epoch, ..., without the -1 of no limit."""
+        found = {key: value for key, value in self.params.items() if key.endswith("_epoch")}
+        return {
+            key: float(value) for key, value in found.items() if value is not None and value >= 0
+        }
+
+
+def in_order(modifiers: list[RecipeModifier]) -> list[RecipeModifier]:
+    """Return modifiers as a reader follows them: the run's length, then by start.
+
+    SparseML sorts by end, which puts the frame of the run in the middle.
+    """
+    frame = "EpochRangeModifier"
+    return sorted(modifiers, key=lambda m: (m.name != frame, max(0.0, m.start_epoch)))

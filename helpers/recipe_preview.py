@@ -1,0 +1,159 @@
+"""What a recipe will do, before it does it: one row a modifier, and the curves over the epochs.
+
+The curves repeat SparseML's formulas, so that a preview needs neither model nor training; a test
+drives the real modifiers and holds the two together.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from helpers.recipe_modifier import RecipeModifier
+    from helpers.recipes import Recipe
+
+# What a modifier does, and why a recipe has it.
+_WORDS = {
+    "EpochRangeModifier": (
+        "sets the length of the run",
+        "It overrules num_train_epochs, so that schedule and run end together.",
+    ),
+    "LearningRateFunctionModifier": (
+        "moves the learning rate",
+        "Large steps let the rest take over from lost weights, small ones settle it.",
+    ),
+    "GMPruningModifier": (
+        "sets the smallest weights to zero, more at every update",
+        "Bit by bit, the rest has time to adapt; all at once destroys the model.",
+    ),
+    "ConstantPruningModifier": (
+        "keeps the zeros that are there",
+        "Every optimizer step would otherwise move them away from zero.",
+    ),
+    "QuantizationModifier": (
+        "rounds weights and activations to int8 in the forward pass",
+        "The weights learn to live with the rounding the engine will do.",
+    ),
+    "DistillationModifier": (
+        "adds the distance to a teacher's answers to the loss",
+        "A teacher's doubts say more about an example than its bare label.",
+    ),
+    "LayerPruningModifier": (
+        "drops whole layers",
+        "A layer that is gone costs nothing on any engine.",
+    ),
+}
+_SETTINGS = (
+    "init_lr", "final_lr", "lr_func", "init_sparsity", "final_sparsity", "mask_type", "inter_func",
+    "update_frequency", "disable_quantization_observer_epoch", "quantize_embeddings",
+    "exclude_module_types", "submodules", "hardness", "temperature", "layers",
+)  # fmt: skip
+
+
+def explain(recipe: "Recipe") -> "pd.DataFrame":
+    """Return one row a modifier: what it does, in which epochs, with what settings, and why."""
+    import pandas as pd
+
+    rows = []
+    for modifier in recipe.modifiers:
+        what, why = _WORDS.get(modifier.name, ("see SparseML's documentation", ""))
+        rows.append(
+            {
+                "modifier": modifier.name,
+                "what": what,
+                "epochs": span(modifier, recipe.num_epochs),
+                "settings": settings(modifier),
+                "why": why,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def span(modifier: "RecipeModifier", num_epochs: float) -> str:
+    """Return the epochs a modifier acts in, as '0.2 to 1.8'; an open end is the run's end."""
+    start = max(0.0, modifier.start_epoch)
+    end = num_epochs if modifier.end_epoch < 0 else modifier.end_epoch
+    return f"{start:g} to {end:g}"
+
+
+def settings(modifier: "RecipeModifier") -> str:
+    """Return the settings a reader looks for first, as 'name=value, ...'."""
+    found = {key: modifier.params.get(key) for key in _SETTINGS}
+    shown = [f"{key}={short(value)}" for key, value in found.items() if value not in (None, -1)]
+    patterns = modifier.params.get("params")
+    if isinstance(patterns, list):
+        shown.append(f"params={len(patterns)} patterns")
+    return ", ".join(shown)
+
+
+def short(value: Any) -> str:  # noqa: ANN401 - any YAML value
+    """Return a value without quotes and without rounding noise."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value).replace("'", "")
+
+
+def schedule(recipe: "Recipe", points: int = 401) -> "pd.DataFrame":
+    """Return the planned curves over the run.
+
+    Returns:
+        `points` rows: epoch, sparsity (0 to 1, mean over the pruned patterns), learning_rate
+        (NaN where the recipe leaves it to the Trainer), quantized (0 or 1). SparseML changes masks
+        only every `update_frequency` epochs; the curve is drawn through those steps.
+    """
+    import pandas as pd
+
+    epochs = [recipe.num_epochs * i / (points - 1) for i in range(points)]
+    int8_from = recipe.quantization_start if recipe.has_quantization else math.inf
+    return pd.DataFrame(
+        {
+            "epoch": epochs,
+            "sparsity": [sparsity_at(recipe, epoch) for epoch in epochs],
+            "learning_rate": [learning_rate_at(recipe, epoch) for epoch in epochs],
+            "quantized": [int(epoch >= int8_from) for epoch in epochs],
+        }
+    )
+
+
+def sparsity_at(recipe: "Recipe", epoch: float) -> float:
+    """Return the planned share of zeros at an epoch, 0 to 1; mean over gradual pruners."""
+    levels = [gradual(modifier, epoch) for modifier in recipe.modifiers if modifier.prunes]
+    return sum(levels) / len(levels) if levels else 0.0
+
+
+def gradual(modifier: "RecipeModifier", epoch: float) -> float:
+    """Return one gradual pruner's share of zeros at an epoch, 0 to 1."""
+    final = modifier.params["final_sparsity"]
+    if isinstance(final, dict):
+        final = sum(map(float, final)) / len(final)
+    first = modifier.params.get("init_sparsity", 0.0)
+    first = first if isinstance(first, int | float) else 0.0
+    if epoch < modifier.start_epoch:
+        return 0.0
+    length = modifier.end_epoch - modifier.start_epoch
+    done = min(1.0, (epoch - modifier.start_epoch) / length) if length > 0 else 1.0
+    shapes = {
+        "linear": done,
+        "cubic": 1 - (1 - done) ** 3,
+        "inverse_cubic": 1 - (1 - done) ** (1 / 3),
+    }
+    return first + (final - first) * shapes.get(modifier.params.get("inter_func", "cubic"), done)
+
+
+def learning_rate_at(recipe: "Recipe", epoch: float) -> float:
+    """Return the planned learning rate at an epoch; NaN where no modifier has set one yet."""
+    lines = [m for m in recipe.modifiers if m.name == "LearningRateFunctionModifier"]
+    begun = [m for m in lines if max(0.0, m.start_epoch) <= epoch]
+    if not begun:
+        return math.nan
+    line = max(begun, key=lambda m: m.start_epoch)
+    start, first, final = (
+        max(0.0, line.start_epoch),
+        line.params["init_lr"],
+        line.params["final_lr"],
+    )
+    done = min(1.0, (epoch - start) / (line.end_epoch - start))
+    if line.params["lr_func"] == "cosine":
+        done = (1 - math.cos(math.pi * done)) / 2
+    return float(first) + (float(final) - float(first)) * done

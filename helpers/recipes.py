@@ -1,0 +1,217 @@
+"""Recipes: load, override, check against a model, preview.
+
+A recipe says when which modifier acts. SparseML runs it, and trusts it: a pattern that matches
+nothing prunes nothing, an epoch beyond the end never comes, and nobody says so. Here a recipe is
+read by the older `ScheduledModifierManager`, whose evaluator knows arithmetic only, and is checked
+before the first training step.
+"""
+
+import difflib
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers import compat, recipe_preview, recipe_text
+from helpers.errors import UserError
+from helpers.recipe_checks import already_sparse, check_against
+from helpers.recipe_modifier import PruningTarget, RecipeModifier, in_order
+from helpers.recipe_text import Variable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sparseml.pytorch.optim import ScheduledModifierManager
+
+__all__ = [
+    "PruningTarget",
+    "Recipe",
+    "RecipeModifier",
+    "already_sparse",
+    "check_against",
+    "load_recipe",
+    "with_distillation",
+]
+_GLOBAL = {"GlobalMagnitudePruningModifier"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that SparseML has accepted, with its overrides put in.
+
+    Attributes:
+        text: YAML with comments, `eval(...)` and overrides; may be given to SparseML as it is.
+        variables: the variables at its top, evaluated.
+        num_epochs: length of the run it asks for.
+    """
+
+    name: str
+    path: Path
+    text: str
+    variables: dict[str, Variable]
+    num_epochs: float
+    modifiers: list[RecipeModifier]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the text, overrides included."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def has_quantization(self) -> bool:
+        """True if the model comes out in int8."""
+        return any(modifier.quantizes for modifier in self.modifiers)
+
+    @property
+    def quantization_start(self) -> float | None:
+        """Epoch from which training runs in int8; None without quantization."""
+        starts = [max(0.0, m.start_epoch) for m in self.modifiers if m.quantizes]
+        return min(starts, default=None)
+
+    @property
+    def declares_distillation(self) -> bool:
+        """True if the recipe itself asks for a teacher."""
+        return any("Distillation" in modifier.name for modifier in self.modifiers)
+
+    @property
+    def keeps_zeros(self) -> bool:
+        """True if it holds the zeros of a model that is sparse already."""
+        return any(modifier.name == "ConstantPruningModifier" for modifier in self.modifiers)
+
+    @property
+    def last_event_epoch(self) -> float:
+        """Last epoch at which sparsity, int8 or its ranges change; 0.0 if none does.
+
+        Only a checkpoint from after it is the model that will be exported.
+        """
+        acting = [m for m in self.modifiers if m.prunes or m.quantizes]
+        return max((epoch for m in acting for epoch in m.epochs().values()), default=0.0)
+
+    def pruning_targets(self) -> dict[str, PruningTarget]:
+        """Return parameter pattern to what is promised for it; only modifiers that make zeros."""
+        targets = {}
+        for modifier in (m for m in self.modifiers if m.prunes):
+            final, mask = modifier.params["final_sparsity"], modifier.params.get("mask_type")
+            levels = final if isinstance(final, dict) else {final: modifier.patterns()}
+            for level, patterns in levels.items():
+                target = PruningTarget(
+                    float(level), str(mask or "unstructured"), modifier.name not in _GLOBAL
+                )
+                targets |= dict.fromkeys(patterns, target)
+        return targets
+
+    def explain(self) -> "pd.DataFrame":
+        """Return one row a modifier: modifier, what, epochs, settings, why."""
+        return recipe_preview.explain(self)
+
+    def schedule(self, points: int = 401) -> "pd.DataFrame":
+        """Return the planned curves: epoch, sparsity, learning_rate, quantized."""
+        return recipe_preview.schedule(self, points)
+
+    def manager(self, **overrides: Variable) -> "ScheduledModifierManager":
+        """Return a fresh SparseML manager; a manager serves one run only."""
+        return make_manager(recipe_text.override(self.text, overrides, self.name), self.name)
+
+
+def load_recipe(name_or_path: str | Path, **overrides: Variable) -> Recipe:
+    """Return a recipe by name (from recipes/, with or without .md) or by path (.md, .yaml, .yml).
+
+    Args:
+        name_or_path: which recipe.
+        **overrides: new values for the variables at its top, such as `num_epochs=2`.
+
+    Raises:
+        UserError: stub, missing file, broken or dangerous text, unknown modifier or variable.
+    """
+    file = recipe_text.find_recipe(name_or_path)
+    text = recipe_text.override(recipe_text.read_recipe(file), overrides, file.name)
+    return from_text(text, file.stem, file)
+
+
+def from_text(text: str, name: str, path: Path) -> Recipe:
+    """Return the recipe in `text`, which has been through `recipe_text.refuse_danger`."""
+    from sparseml.optim.helpers import (
+        evaluate_recipe_yaml_str_equations,
+        load_global_recipe_variables_from_yaml,
+    )
+
+    manager = make_manager(text, name)
+    evaluated = evaluate_recipe_yaml_str_equations(text)
+    variables = load_global_recipe_variables_from_yaml(evaluated)
+    modifiers = in_order([RecipeModifier.of(modifier) for modifier in manager.iter_modifiers()])
+    num_epochs = run_length(modifiers, variables, name)
+    return Recipe(name, path, text, variables, num_epochs, modifiers)
+
+
+def make_manager(text: str, name: str) -> "ScheduledModifierManager":
+    """Return SparseML's manager for a text, whatever goes wrong as a UserError."""
+    from sparseml.pytorch.optim import ScheduledModifierManager
+
+    compat.quiet_sparseml()
+    try:
+        return ScheduledModifierManager.from_yaml(text)
+    except Exception as error:  # noqa: BLE001 - modifiers raise anything on bad settings
+        raise UserError(f"{name}: {reason(error)}") from None
+
+
+def reason(error: Exception) -> str:
+    """Return what SparseML minded, in one line, with the nearest name for an unknown modifier."""
+    message = " ".join(str(error).split())
+    unknown = re.search(r"constructor for the tag '!(?:pytorch\.)?(?:OBJECT\.)?(\w+)", message)
+    if not unknown:
+        return f"SparseML refuses it ({type(error).__name__}): {message[:200]}. Mend that setting."
+    import yaml
+
+    known = [str(tag)[9:] for tag in yaml.SafeLoader.yaml_constructors if "!pytorch." in str(tag)]
+    near = difflib.get_close_matches(unknown[1], known, n=3, cutoff=0.4) or sorted(known)
+    return f"unknown modifier {unknown[1]}. Expected one of SparseML's; near: {', '.join(near)}."
+
+
+def run_length(modifiers: list[RecipeModifier], variables: dict[str, Variable], name: str) -> float:
+    """Return the epochs a recipe runs for: its EpochRangeModifier, else its `num_epochs`.
+
+    Raises:
+        UserError: neither is there, or it is not above zero.
+    """
+    ends = [m.end_epoch for m in modifiers if m.name == "EpochRangeModifier"]
+    length = max(ends, default=variables.get("num_epochs"))
+    if isinstance(length, int | float) and 0 < length < float("inf"):
+        return float(length)
+    raise UserError(f"{name} runs for {length} epochs. Expected num_epochs to be above zero.")
+
+
+def with_distillation(
+    recipe: Recipe,
+    hardness: float = 1.0,
+    temperature: float = 2.0,
+    output_keys: tuple[str, ...] = ("logits",),
+) -> Recipe:
+    """Return the recipe with a distillation modifier, as the command-line flags ask for it.
+
+    Args:
+        recipe: one that does not distill yet.
+        hardness: weight of the teacher against the labels, 0 to 1.
+        temperature: softening of both outputs, above 0.
+        output_keys: outputs to imitate; ("start_logits", "end_logits") for question answering.
+
+    Raises:
+        UserError: the recipe declares distillation itself, or a value is out of range.
+    """
+    if recipe.declares_distillation:
+        raise UserError(
+            f"{recipe.name} declares its distillation, and so do the flags. Expected one of them: "
+            "leave the flags away, or take a recipe without a DistillationModifier."
+        )
+    if not 0 <= hardness <= 1 or not 0 < temperature < float("inf"):
+        raise UserError(
+            f"hardness {hardness} and temperature {temperature}: expected 0 to 1 and above 0."
+        )
+    added = (
+        "\nflag_distillation_modifiers:\n"
+        "  - !DistillationModifier  # from the command-line flags\n"
+        "      start_epoch: 0.0\n"
+        f"      hardness: {float(hardness)}\n"
+        f"      temperature: {float(temperature)}\n"
+        f"      distill_output_keys: [{', '.join(output_keys)}]\n"
+    )
+    return from_text(recipe.text.rstrip("\n") + "\n" + added, recipe.name, recipe.path)
