@@ -4,6 +4,7 @@ bf16 autocast that steps aside for QAT, fused AdamW, batches of like length, and
 answers are written down once instead of being asked for in every epoch.
 """
 
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -60,15 +61,18 @@ class RecipeTrainer(Trainer):
     Fake quantization rounds to a grid finer than bf16's own, so QAT must run in fp32.
     """
 
-    def __init__(self, *, autocast: bool, **kwargs: Any) -> None:
+    def __init__(self, *, autocast: bool, qat_start: float | None, **kwargs: Any) -> None:
         self.autocast = autocast
+        self.qat_start = math.inf if qat_start is None else qat_start
         super().__init__(**kwargs)
 
     def autocast_smart_context_manager(
         self, cache_enabled: bool | None = True
     ) -> "AbstractContextManager":
         """Return the context of one forward pass; the Trainer asks for it at every step."""
-        if not self.autocast or not self.model.training or self._quantizing():
+        # Not `manager.qat_active`: that is true a whole epoch before QAT starts.
+        quantizing = (self.state.epoch or 0.0) >= self.qat_start
+        if not self.autocast or not self.model.training or quantizing:
             return nullcontext()
         return torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=cache_enabled)
 
@@ -83,9 +87,6 @@ class RecipeTrainer(Trainer):
 
     def log_model_sparsification(self) -> None:
         """Say nothing: the zeros are counted by our own check, not by a log line."""
-
-    def _quantizing(self) -> bool:
-        return self.manager is not None and bool(self.manager.qat_active(self.state.epoch or 0.0))
 
 
 class RecordedTeacher(nn.Module):
@@ -121,6 +122,7 @@ def make_trainer(
         train = record_answers(teacher, train, tokenizer, args)
     return RecipeTrainer(
         autocast=bf16,
+        qat_start=recipe.quantization_start if recipe else None,
         model=network,
         # No recipe lies there: the structure of earlier stages is already in the network.
         model_state_path=compat.absolute(folder),

@@ -163,17 +163,17 @@ def test_a_teacher_changes_what_is_learnt(
 def test_autocast_steps_aside_during_qat_and_evaluation(dense: Checkpoint) -> None:
     switch = trainer.RecipeTrainer.__new__(trainer.RecipeTrainer)
     switch.autocast, switch.model = True, torch.nn.Linear(2, 2)
-    switch.manager = helpers.load_recipe("minilm-6layers_prune80_quant", num_epochs=4).manager()
+    switch.qat_start = helpers.load_recipe("minilm-6layers_prune80_quant").quantization_start
     switch.args = type("Args", (), {"device": torch.device("cpu")})
     seen = {}
-    for epoch in (0.5, 3.5):
+    for epoch in (2.7, 2.8):
         switch.state = type("State", (), {"epoch": epoch})
         with switch.autocast_smart_context_manager():
             seen[epoch] = switch.model(torch.ones(1, 2)).dtype
     switch.model.eval()
     with switch.autocast_smart_context_manager():
         seen["eval"] = switch.model(torch.ones(1, 2)).dtype
-    assert seen == {0.5: torch.bfloat16, 3.5: torch.float32, "eval": torch.float32}
+    assert seen == {2.7: torch.bfloat16, 2.8: torch.float32, "eval": torch.float32}
 
 
 def test_no_sparse_logs_folder_is_left(
