@@ -1,0 +1,38 @@
+# The verbs of the tutorial. `make` alone lists them. Every recipe works in a path with spaces.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup lab tutorial test style notebooks results lock
+
+PY := .venv/bin/python
+# Tests reach no hub and send no analytics. A reader's own runs may reach the hub.
+QUIET := HF_HUB_OFFLINE=1 NM_DISABLE_ANALYTICS=1
+
+help:  ## list these verbs
+	@echo "Sparse transfer learning, step by step. First: make setup, then: make lab"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup:  ## .venv on Python 3.11 from requirements.lock, with the Jupyter kernel
+	@bash tools/setup.sh
+
+lab: setup  ## open JupyterLab at the notebooks
+	$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
+
+tutorial: setup  ## run the notebooks in order, at laptop size, and print the table
+	$(PY) -m helpers tutorial
+
+test: setup style  ## style, unit tests, then every notebook at smoke size
+	$(QUIET) $(PY) -m pytest tests
+	$(QUIET) TUTORIAL_TIER=smoke $(PY) -m pytest --nbval --nbval-cell-timeout=600 notebooks
+
+style: setup  ## check format and lint, change nothing
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+notebooks: setup  ## run the notebooks at laptop size and store their outputs
+	$(PY) -m helpers tutorial --store
+
+results: setup  ## write the tables in the README from results/
+	$(PY) -m helpers results
+
+lock:  ## make requirements.lock from pyproject.toml (UPGRADE=1 takes newer versions)
+	@bash tools/make_lock.sh
