@@ -1,0 +1,236 @@
+"""Fair timing of models on engines, and the table of it.
+
+Why: a speed-up is a ratio of two numbers taken under the same conditions, and a shared laptop
+changes its conditions every second.
+
+How: every model and engine of one batch size is prepared first, each in its own child process.
+Then the rounds go round: every row gets one call it is allowed to waste and one that counts. So
+noise falls on all alike, and medians with the 10th and 90th percentile say how much there was.
+
+Only the child whose turn it is runs; the others are stopped (SIGSTOP), so that no engine's threads
+can spin on the cores while another is timed. Seen on two quiet cores, batch 1, 40-50 rounds: six
+rows in turn, stopped in between, had medians within 0.6 ms of the same rows timed alone in another
+run (9.6 and 9.3 ms, 8.8 and 8.5, 2.7 and 2.1). Not settled: the same turns without stopping gave
+18.7 and 27.3 ms for the first two, but other programs ran at that time. The wasted call is there
+for caches and threads gone cold; its effect was not measured apart.
+
+On a busy machine no arrangement helps: DeepSparse needs all its threads at once, and beside a
+training run its median went from 2 to 19 ms, its 90th percentile to 230.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from helpers import sparsity
+from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, check_threads, fingerprint
+from helpers.engines import open_engine
+from helpers.errors import UserError
+from helpers.measurements import Measurement, as_table, load, save
+from helpers.verdict import SpeedUp, cpu_features, speed_up, verdict
+
+__all__ = [
+    "Measurement",
+    "SpeedUp",
+    "as_table",
+    "cpu_features",
+    "load",
+    "measure",
+    "save",
+    "speed_up",
+    "verdict",
+]
+FIRST_WORD_ID, LAST_WORD_ID = 1996, 29000  # whole words in BERT's vocabulary; no [PAD], no [MASK]
+SEED = 0
+ABOUT = (
+    "threads",
+    "precision",
+    "sparsity",
+    "compile_seconds",
+    "peak_memory_mb",
+    "supported_fraction",
+)
+
+
+@dataclass
+class Row:
+    """A row in the making: who it is, its child while that lives, and its times."""
+
+    model: str
+    engine: str
+    path: Path
+    facts: dict[str, Any]
+    process: EngineProcess | None = None
+    seconds: list[float] = field(default_factory=list)
+    error: str | None = None
+
+
+def measure(
+    models: dict[str, Path],
+    engines: Sequence[str] = ("deepsparse", "onnxruntime"),
+    batch_sizes: Sequence[int] = (1, 16),
+    sequence_length: int = 128,
+    num_cores: int | None = None,
+    rounds: int = 60,
+    warmup: int = 5,
+    timeout: float = TIMEOUT,
+) -> list[Measurement]:
+    """Time every model on every engine that takes its kind, interleaved.
+
+    Args:
+        models: name to ONNX file (or a folder that holds `model.onnx`); a checkpoint folder is
+            run by torch, and only by it.
+        engines: names from `engines.ENGINES`.
+        batch_sizes: each is measured in a pass of its own.
+        sequence_length: tokens of every row, none of them padding.
+        num_cores: threads of every engine; all physical cores unless given.
+        rounds: calls that count, for every row.
+        warmup: calls before the first round.
+        timeout: seconds any one answer may take.
+
+    Returns:
+        One measurement a batch size, model and engine, failed ones with their reason.
+
+    Raises:
+        UserError: for more cores than there are, a missing model, a file that is not ONNX.
+        ProofError: if a model file changed while it was timed.
+    """
+    threads = check_threads(num_cores)
+    if not models or not batch_sizes or rounds < 1:
+        raise UserError("Nothing to time. Give at least one model, one batch size and one round.")
+    inspected = {name: inspect(Path(path)) for name, path in models.items()}
+    measurements = []
+    for batch_size in batch_sizes:
+        shape = (batch_size, sequence_length)
+        rows = [
+            Row(name, engine, path, facts)
+            for name, (path, facts) in inspected.items()
+            for engine in engines
+            if fits(engine, path, engines)
+        ]
+        with ExitStack() as stack:
+            described = [start(row, stack, shape, threads, timeout) for row in rows]
+            time_rows(rows, token_inputs(shape), rounds, warmup)
+        measurements += [
+            finish(row, shape, threads, about) for row, about in zip(rows, described, strict=True)
+        ]
+    return measurements
+
+
+def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Find the model behind a path and what is known of it without running it.
+
+    Returns:
+        The ONNX file or the checkpoint folder, and its sha256, precision and sparsity.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    file = path / "model.onnx" if (path / "model.onnx").is_file() else path
+    if not file.exists():
+        raise UserError(f"There is no model {path}. Export it first, or correct the name.")
+    if file.is_dir():
+        if (file / "config.json").is_file():
+            return file, {"sha256": fingerprint(file)}
+        raise UserError(f"{path} holds neither model.onnx nor a checkpoint (config.json).")
+    return file, {"sha256": fingerprint(file), **onnx_facts(file)}
+
+
+def onnx_facts(file: Path) -> dict[str, Any]:
+    """Return precision and sparsity of an ONNX file, counted in its graph."""
+    import onnx
+
+    try:
+        graph = onnx.load(str(file)).graph
+    except Exception as error:  # protobuf's errors differ between its implementations
+        raise UserError(f"{file} is not an ONNX file ({type(error).__name__}).") from error
+    if not graph.node:
+        raise UserError(f"{file} is not an ONNX file, or an empty one. Export the model again.")
+    matrices = sparsity.onnx_sparsity(file)
+    sizes = matrices["shape"].map(np.prod)
+    return {
+        "precision": "int8" if sparsity.int8_products(graph) else "fp32",
+        "sparsity": float(np.average(matrices["sparsity"], weights=sizes)) if len(sizes) else None,
+    }
+
+
+def fits(engine: str, path: Path, asked: Sequence[str]) -> bool:
+    """Tell whether a row makes sense: torch runs folders, the others run files.
+
+    A pair that does not fit is left out if another engine asked for takes the model; if none
+    does, it stays in and fails with its reason.
+    """
+    takes = [name for name in asked if (name == "torch") == path.is_dir()]
+    return engine in takes or not takes
+
+
+def token_inputs(shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Return the same random words for everybody: int64 arrays [batch, sequence], no padding."""
+    ids = np.random.default_rng(SEED).integers(FIRST_WORD_ID, LAST_WORD_ID, shape, dtype=np.int64)
+    return {
+        "input_ids": ids,
+        "attention_mask": np.ones(shape, dtype=np.int64),
+        "token_type_ids": np.zeros(shape, dtype=np.int64),
+    }
+
+
+def start(
+    row: Row, stack: ExitStack, shape: tuple[int, int], threads: int, timeout: float
+) -> dict[str, Any]:
+    """Start and prepare a row's child, leave it stopped, and return how it describes itself."""
+    try:
+        if (row.engine == "torch") != row.path.is_dir() and ":" not in row.engine:
+            wanted = "a checkpoint folder" if row.engine == "torch" else "an ONNX file"
+            raise EngineError(f"{row.engine} takes {wanted}, and this model is none.")
+        row.process = stack.enter_context(open_engine(row.path, row.engine, timeout=timeout))
+        about = row.process.prepare(*shape, threads)
+    except EngineError as error:
+        row.error = str(error)
+        return {}
+    row.process.pause()
+    return about
+
+
+def time_rows(rows: list[Row], inputs: dict[str, np.ndarray], rounds: int, warmup: int) -> None:
+    """Go round the rows; a row that fails drops out with its reason."""
+    batch_size = len(inputs["input_ids"])
+    for number in tqdm(range(warmup + rounds), desc=f"batch {batch_size}", leave=False):
+        for row in rows:
+            if row.error is None:
+                take_turn(row, inputs, counts=number >= warmup)
+
+
+def take_turn(row: Row, inputs: dict[str, np.ndarray], *, counts: bool) -> None:
+    """Wake a child for one wasted call and one that counts."""
+    try:
+        row.process.resume()
+        row.process.run(inputs)
+        seconds = row.process.run(inputs)[1]
+        row.process.pause()
+    except EngineError as error:
+        row.error = str(error)
+        return
+    if counts:
+        row.seconds.append(seconds)
+
+
+def finish(row: Row, shape: tuple[int, int], threads: int, about: dict[str, Any]) -> Measurement:
+    """Turn a timed row into numbers."""
+    times: dict[str, Any] = {}
+    if row.error is None:
+        low, middle, high = np.percentile(row.seconds, (10, 50, 90)) * 1000
+        times = {
+            "rounds": len(row.seconds),
+            "median_ms": round(middle, 3),
+            "p10_ms": round(low, 3),
+            "p90_ms": round(high, 3),
+            "items_per_second": round(1000 * shape[0] / middle, 1),
+        }
+    known = {name: about[name] for name in ABOUT if name in about}
+    common = {"threads": threads, "engine_version": about.get("version"), "error": row.error}
+    return Measurement(row.model, row.engine, *shape, **common | row.facts | known | times)

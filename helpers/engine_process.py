@@ -1,0 +1,216 @@
+"""One engine in one child process: the parent's handle.
+
+Why: a native engine may abort, hang, spin on every core or rewrite its model file. None of that
+may reach the notebook's kernel or the model on disk.
+
+How: a fresh Python (not a fork, and no re-import of `__main__`, so it works from a notebook, from
+pytest and from a command) runs `engine_child.serve` and answers over a socket pair, with a time
+limit. It is given a private copy of the
+model; the sha256 of the original is compared before and after.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from multiprocessing import Pipe
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from helpers import environment, stops
+from helpers.errors import ProofError, UserError
+
+Inputs = dict[str, np.ndarray]
+TIMEOUT = 120.0  # seconds for one answer; compiling a BERT-base on a busy laptop takes about 20
+CHILD = "import sys; from helpers.engine_child import serve; serve(int(sys.argv[1]), sys.argv[2])"
+
+
+class EngineError(RuntimeError):
+    """An engine could not take or run a model; the message is the reason."""
+
+
+class EngineProcess:
+    """A child process that holds one engine and one model; use it in a `with` block.
+
+    Args:
+        engine: import path `module:Class` of the engine.
+        model: an ONNX file or a checkpoint folder; it is copied, never handed out.
+        timeout: seconds any one answer may take.
+
+    Raises:
+        UserError: if the model is not there.
+    """
+
+    def __init__(self, engine: str, model: Path, *, timeout: float = TIMEOUT) -> None:
+        if not model.exists():
+            raise UserError(f"There is no model {model}. Give an ONNX file or a checkpoint folder.")
+        self.name, self.model, self.timeout = engine.rpartition(":")[2], model, timeout
+        self.sha256 = fingerprint(model)
+        self.process: subprocess.Popen | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="engine-")
+        try:
+            self._copy = private_copy(model, Path(self._folder.name))
+            self._start(engine)
+        except BaseException:
+            self._folder.cleanup()
+            raise
+
+    def _start(self, engine: str) -> None:
+        self._pipe, theirs = Pipe()
+        paths = os.pathsep.join(path for path in sys.path if path)
+        with (Path(self._folder.name) / "stderr").open("wb") as stderr, theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", CHILD, str(theirs.fileno()), engine],
+                env=os.environ | {"PYTHONPATH": paths},
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def prepare(
+        self, batch_size: int, sequence_length: int, num_threads: int | None = None
+    ) -> dict[str, Any]:
+        """Load and compile the model; return the engine's description of itself.
+
+        Besides what the engine says, the description holds `compile_seconds` (the import of the
+        engine's package included) and `peak_memory_mb` of the child.
+        """
+        threads = check_threads(num_threads)
+        start = time.perf_counter()
+        self.ask("prepare", self._copy, batch_size, sequence_length, threads)
+        seconds = time.perf_counter() - start
+        return self.ask("describe") | {"engine": self.name, "compile_seconds": round(seconds, 2)}
+
+    def run(self, inputs: Inputs) -> tuple[np.ndarray, float]:
+        """Return the first output and the seconds of the bare call, pipe not included."""
+        return self.ask("run", inputs)
+
+    def ask(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - any answer
+        """Send a request and wait for its answer.
+
+        Raises:
+            EngineError: with the child's reason, its exit signal or the time limit; the child is
+                gone after the last two.
+        """
+        try:
+            self._pipe.send((method, arguments))
+            if not self._pipe.poll(self.timeout):
+                self._kill()
+                raise EngineError(f"{self.name} gave no answer in {self.timeout:g} s ({method}).")
+            fine, answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise EngineError(f"{self.name} died ({method}): {self._last_words()}") from error
+        if fine:
+            return answer
+        raise EngineError(f"{self.name} refused ({method}): {answer}")
+
+    def pause(self) -> None:
+        """Stop the child where it stands, spinning threads included; see `benchmark`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused child go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def _kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        code = self.process.returncode
+        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        text = (Path(self._folder.name) / "stderr").read_text(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return " | ".join([how, *(line[:200] for line in lines[-3:])])
+
+    def close(self) -> None:
+        """End the child, remove its copy, and hold the original to its sha256. May be repeated.
+
+        Raises:
+            ProofError: if the model on disk is not the one that was opened.
+        """
+        if self.process is None:
+            return
+        self._pipe.close()  # the child leaves at the end of its requests
+        self.resume()
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            self._kill()
+        self.process = None
+        self._folder.cleanup()
+        found = fingerprint(self.model) if self.model.exists() else "no file"
+        if found != self.sha256:
+            mend = f"{self.name} (or another process) rewrote {self.model}: export it again."
+            raise ProofError("model file unchanged", self.sha256[:12], found[:12], mend)
+
+
+def fingerprint(model: Path) -> str:
+    """Return the sha256 of a file, or of the names and hashes of a folder's files."""
+    if model.is_file():
+        return stops.sha256(model)
+    files = sorted(file for file in model.rglob("*") if file.is_file())
+    lines = [f"{stops.sha256(file)}  {file.relative_to(model)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def private_copy(model: Path, folder: Path) -> Path:
+    """Copy a model into a folder of its own, if the disk has the room."""
+    target = folder / "model" / model.name
+    if model.is_file():
+        environment.check_disk(folder, model.stat().st_size)
+        target.parent.mkdir()
+        return Path(shutil.copyfile(model, target))
+    environment.check_disk(folder, sum(f.stat().st_size for f in model.rglob("*") if f.is_file()))
+    return Path(shutil.copytree(model, target))
+
+
+def check_threads(asked: int | None) -> int:
+    """Return how many threads to use: what was asked, or every physical core.
+
+    Raises:
+        UserError: for more threads than cores. Two threads on one core only take turns.
+    """
+    cores = physical_cores()
+    if asked is None:
+        return cores
+    if 1 <= asked <= cores:
+        return asked
+    raise UserError(
+        f"{asked} cores were asked for, but this process may use {cores} physical ones. "
+        f"Ask for 1 to {cores}."
+    )
+
+
+def physical_cores() -> int:
+    """Return the physical cores this process may use; hyper-threads do not count twice."""
+    import psutil
+
+    usable = environment.usable_cores()
+    return min(usable, psutil.cpu_count(logical=False) or usable)

@@ -1,0 +1,185 @@
+"""Put timings into words: how much faster, and why (not).
+
+Why: "90 % sparse" promises nothing by itself. Zeros become speed only where the engine skips
+them, int8 only where the CPU multiplies it, and both only where the noise leaves room to see it.
+
+How: every sentence is derived from the measurements and the CPU's features, none is assumed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from helpers.errors import UserError
+
+if TYPE_CHECKING:
+    from helpers.measurements import Measurement
+
+SPARSE = 0.3  # share of zeros from which a model is called sparse; dense int8 has about 0.1
+SAME = "no difference"
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """How many times as fast one row is as another.
+
+    Attributes:
+        factor: median of the slow row over median of the fast one; below 1 the "fast" one loses.
+        different: False if their ranges (10th to 90th percentile) overlap.
+    """
+
+    factor: float
+    different: bool
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        if not self.different:
+            return SAME
+        if self.factor >= 1:
+            return f"{self.factor:.1f} times as fast"
+        return f"{1 / self.factor:.1f} times as slow"
+
+
+def cpu_features() -> dict[str, Any]:
+    """Return what decides about sparse int8 speed: vnni, amx, avx512, bf16 (bool), cores, cpu."""
+    from helpers import environment
+
+    machine = environment.machine()
+    wanted = ("cpu", "cores", "vnni", "amx", "avx512", "bf16")
+    return {name: machine[name] for name in wanted}
+
+
+def compare(fast: "Measurement", slow: "Measurement") -> SpeedUp:
+    """Compare two rows that both have times."""
+    apart = fast.p90_ms < slow.p10_ms or slow.p90_ms < fast.p10_ms
+    return SpeedUp(slow.median_ms / fast.median_ms, apart)
+
+
+def speed_up(
+    measurements: Sequence["Measurement"],
+    fast: tuple[str, str],
+    slow: tuple[str, str],
+    batch_size: int = 1,
+) -> SpeedUp:
+    """Compare two (model, engine) pairs at one batch size.
+
+    Raises:
+        UserError: if one of them was not measured, or failed; the message says which and why.
+    """
+    return compare(pick(measurements, fast, batch_size), pick(measurements, slow, batch_size))
+
+
+def pick(
+    measurements: Sequence["Measurement"], pair: tuple[str, str], batch_size: int
+) -> "Measurement":
+    """Find a row that has times."""
+    for row in measurements:
+        if (row.model, row.engine, row.batch_size) == (*pair, batch_size):
+            if row.error is None:
+                return row
+            raise UserError(f"{pair[0]} on {pair[1]} could not be timed: {row.error}")
+    known = sorted({f"{row.model} on {row.engine}" for row in measurements})
+    raise UserError(
+        f"{pair[0]} on {pair[1]} was not timed at batch {batch_size}. There are: {known}."
+    )
+
+
+def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> str:
+    """Answer "why is my sparse model (not) faster?" for these numbers on this CPU.
+
+    Args:
+        measurements: what `measure` returned; the smallest batch size is spoken about.
+        features: `cpu_features()`.
+
+    Returns:
+        A few sentences, one a line.
+    """
+    batch_size = min((row.batch_size for row in measurements), default=1)
+    rows = [row for row in measurements if row.batch_size == batch_size]
+    timed = [row for row in rows if row.error is None]
+    sparse = [row for row in timed if (row.sparsity or 0) >= SPARSE]
+    dense = [row for row in timed if (row.sparsity or 0) < SPARSE and row.precision == "fp32"]
+    lines = [
+        f"{row.model} on {row.engine} could not be timed: {row.error}" for row in rows if row.error
+    ]
+    if not sparse or not dense:
+        missing = "a dense fp32 one" if sparse else "a sparse one"
+        return "\n".join([*lines, f"Nothing to compare: {missing} was not among the timed models."])
+    best = min(sparse, key=lambda row: row.median_ms)
+    reasons = [skipping(best, timed), *effects(sparse, timed), instructions(best, features)]
+    return "\n".join([headline(best, baseline(dense)), *filter(None, reasons), *lines])
+
+
+def baseline(dense: list["Measurement"]) -> "Measurement":
+    """Choose what to compare with: ONNX Runtime, as most people would, else the fastest."""
+    usual = [row for row in dense if row.engine == "onnxruntime"]
+    return min(usual or dense, key=lambda row: row.median_ms)
+
+
+def headline(best: "Measurement", base: "Measurement") -> str:
+    """Say whether the best sparse row beats the dense baseline."""
+    found = compare(best, base)
+    end = " (the ranges overlap: more rounds or a quieter machine may tell)"
+    return (
+        f"Best sparse: {describe(best)}, {best.median_ms:.1f} ms at batch {best.batch_size}. "
+        f"Dense: {describe(base)}, {base.median_ms:.1f} ms. That is {found}"
+        f"{'' if found.different else end}."
+    )
+
+
+def describe(row: "Measurement") -> str:
+    """Name a row: model, zeros and precision, engine."""
+    return f"{row.model} ({row.sparsity or 0:.0%} zeros, {row.precision}) on {row.engine}"
+
+
+def skipping(best: "Measurement", timed: list["Measurement"]) -> str | None:
+    """Say whether an engine that skips zeros took part, and with how much of the model."""
+    skips = [row for row in timed if row.engine == "deepsparse" and (row.sparsity or 0) >= SPARSE]
+    if not skips:
+        return (
+            "Zeros could not help: of these engines only DeepSparse skips them, and it timed "
+            "no sparse model here."
+        )
+    worst = min(skips, key=lambda row: row.supported_fraction or 0)
+    share = worst.supported_fraction or 0
+    if share >= 1:
+        return None
+    return (
+        f"DeepSparse runs only {share:.0%} of the operators of {worst.model} itself and skips "
+        "no zeros in the rest: check its export (operators, opset, fixed shapes)."
+    )
+
+
+def effects(sparse: list["Measurement"], timed: list["Measurement"]) -> list[str]:
+    """Say, engine by engine, what the zeros alone (or together with int8) changed."""
+    lines = []
+    for engine in sorted({row.engine for row in sparse}):
+        here = [row for row in timed if row.engine == engine]
+        most = max((row for row in here if row in sparse), key=lambda row: row.sparsity)
+        dense = [row for row in here if row not in sparse]
+        alike = [row for row in dense if row.precision == most.precision] or dense
+        if not alike:
+            continue
+        other = min(alike, key=lambda row: row.median_ms)
+        cause = "zeros" if other.precision == most.precision else f"zeros and {most.precision}"
+        note = "" if engine == "deepsparse" else "; this engine multiplies zeros like any number"
+        lines.append(
+            f"On {engine}, {cause}: {most.model} {most.median_ms:.1f} ms against {other.model} "
+            f"{other.median_ms:.1f} ms, {compare(most, other)}{note}."
+        )
+    return lines
+
+
+def instructions(best: "Measurement", features: dict[str, Any]) -> str:
+    """Say what the CPU can do for int8 and sparse arithmetic."""
+    if best.precision == "int8" and not features["vnni"]:
+        return (
+            "This CPU has no VNNI, so an int8 product takes several instructions: int8 saves "
+            "memory here, and little or no time."
+        )
+    if not features["avx512"]:
+        return "This CPU has no AVX-512; DeepSparse falls back to AVX2, which gains less."
+    if best.precision == "int8":
+        return "This CPU has VNNI: int8 products run natively."
+    kind = "int8 could add to the zeros (VNNI is here)" if features["vnni"] else "VNNI is missing"
+    return f"The best sparse model is {best.precision}; {kind}."

@@ -1,0 +1,147 @@
+"""Timing on real engines, rows that fail, and sentences that must fit their numbers."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from test_engines import HERE as ENGINE_TESTS
+from test_engines import checkpoint, needs_deepsparse, onnx_file  # noqa: F401 - fixtures
+
+from helpers.benchmark import (
+    Measurement,
+    as_table,
+    cpu_features,
+    load,
+    measure,
+    save,
+    speed_up,
+    token_inputs,
+    verdict,
+)
+from helpers.errors import UserError
+
+GOOD_CPU = {"cpu": "x", "cores": 2, "vnni": True, "amx": False, "avx512": True, "bf16": True}
+OLD_CPU = GOOD_CPU | {"vnni": False, "avx512": False}
+QUICK = {"batch_sizes": (1,), "sequence_length": 8, "num_cores": 1, "rounds": 3, "warmup": 1}
+
+
+def row(model: str, engine: str, median: float, noise: float = 0.1, **more: object) -> Measurement:
+    """Return a measurement with the given median (ms) and relative noise."""
+    times = {"median_ms": median, "p10_ms": median * (1 - noise), "p90_ms": median * (1 + noise)}
+    basic = Measurement(model, engine, 1, 128, 2, "0" * 64, rounds=9, precision="fp32")
+    return dataclasses.replace(basic, **{"sparsity": 0.0, **times, **more})
+
+
+DENSE = row("dense", "onnxruntime", 10.0)
+INT8 = {"precision": "int8", "supported_fraction": 1.0}
+DENSE_INT8 = row("dense_int8", "deepsparse", 4.0, **INT8)
+SPARSE = row("sparse", "deepsparse", 2.0, sparsity=0.9, **INT8)
+SPARSE_ORT = row("sparse", "onnxruntime", 9.0, sparsity=0.9, precision="int8")
+
+
+@needs_deepsparse
+def test_real_engines_are_timed_round_by_round(onnx_file: Path, tmp_path: Path) -> None:  # noqa: F811
+    found = measure({"tiny": onnx_file}, ("deepsparse", "onnxruntime"), **QUICK)
+    assert [(m.model, m.engine, m.error) for m in found] == [
+        ("tiny", "deepsparse", None),
+        ("tiny", "onnxruntime", None),
+    ]
+    for one in found:
+        assert 0 < one.p10_ms <= one.median_ms <= one.p90_ms
+        assert (one.rounds, one.threads, one.precision, one.sparsity) == (3, 1, "fp32", 0.0)
+    assert found[0].sha256 == found[1].sha256
+    save(found, tmp_path / "results" / "speed.json", {"python": "3.11"})
+    assert load(tmp_path / "results" / "speed.json") == found
+    assert list(as_table(found)["median_ms"]) == sorted(m.median_ms for m in found)
+
+
+def test_a_failing_engine_is_a_row_with_its_reason(onnx_file: Path) -> None:  # noqa: F811
+    broken = [f"{ENGINE_TESTS}:{name}" for name in ("Aborts", "Refuses")]
+    found = measure({"tiny": onnx_file}, [*broken, "onnxruntime"], **QUICK)
+    assert "SIGABRT" in found[0].error
+    assert "operator Foo" in found[1].error
+    assert found[0].median_ms is None
+    assert found[2].error is None and found[2].rounds == 3
+    assert "could not be timed" in verdict(found, GOOD_CPU)
+
+
+def test_a_row_that_hangs_drops_out_and_the_others_go_on(onnx_file: Path) -> None:  # noqa: F811
+    engines = [f"{ENGINE_TESTS}:Hangs", "onnxruntime"]
+    found = measure({"tiny": onnx_file}, engines, timeout=15, **QUICK)
+    assert "no answer" in found[0].error
+    assert found[1].rounds == 3
+
+
+def test_a_model_no_engine_takes_says_why(checkpoint: Path) -> None:  # noqa: F811
+    found = measure({"folder": checkpoint}, ["onnxruntime"], **QUICK)
+    assert "takes an ONNX file" in found[0].error
+
+
+def test_bad_input_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.onnx"
+    text.write_text("this is not a model")
+    empty = tmp_path / "empty.onnx"
+    empty.touch()
+    for file in (text, empty):
+        with pytest.raises(UserError, match="not an ONNX file"):
+            measure({"x": file}, ["onnxruntime"], **QUICK)
+    with pytest.raises(UserError, match="There is no model"):
+        measure({"x": tmp_path / "nowhere"}, ["onnxruntime"], **QUICK)
+    with pytest.raises(UserError, match="neither model.onnx nor a checkpoint"):
+        measure({"x": tmp_path}, ["onnxruntime"], **QUICK)
+    with pytest.raises(UserError, match="cores were asked for"):
+        measure({"x": text}, ["onnxruntime"], **QUICK | {"num_cores": 4096})
+    with pytest.raises(UserError, match="holds no measurements"):
+        load(text)
+
+
+def test_inputs_are_the_same_for_all_and_without_padding() -> None:
+    first, second = token_inputs((2, 8)), token_inputs((2, 8))
+    assert (first["input_ids"] == second["input_ids"]).all()
+    assert first["attention_mask"].all()
+
+
+def test_speed_up_in_words() -> None:
+    measured = [DENSE, SPARSE, DENSE_INT8]
+    found = speed_up(measured, ("sparse", "deepsparse"), ("dense", "onnxruntime"), 1)
+    assert (found.factor, str(found)) == (5.0, "5.0 times as fast")
+    back = speed_up(measured, ("dense", "onnxruntime"), ("sparse", "deepsparse"), 1)
+    assert str(back) == "5.0 times as slow"
+    noisy = [DENSE, dataclasses.replace(SPARSE, p90_ms=9.5)]
+    same = speed_up(noisy, ("sparse", "deepsparse"), ("dense", "onnxruntime"), 1)
+    assert str(same) == "no difference"
+    with pytest.raises(UserError, match="not timed at batch 7"):
+        speed_up(measured, ("sparse", "deepsparse"), ("dense", "onnxruntime"), 7)
+
+
+def test_verdict_where_the_sparse_model_wins() -> None:
+    text = verdict([DENSE, DENSE_INT8, SPARSE, SPARSE_ORT], GOOD_CPU)
+    assert "5.0 times as fast" in text
+    assert "2.0 ms against dense_int8 4.0 ms, 2.0 times as fast" in text
+    assert "onnxruntime, zeros and int8" in text and "multiplies zeros" in text
+    assert "has VNNI" in text
+
+
+def test_verdict_where_it_loses() -> None:
+    slow = row("sparse", "deepsparse", 30.0, sparsity=0.9, precision="int8", supported_fraction=0.0)
+    text = verdict([DENSE, slow], OLD_CPU)
+    assert "3.0 times as slow" in text
+    assert "only 0% of the operators" in text
+    assert "no VNNI" in text
+
+
+def test_verdict_without_an_engine_that_skips_zeros() -> None:
+    text = verdict([DENSE, SPARSE_ORT], GOOD_CPU)
+    assert "no difference" in text
+    assert "only DeepSparse skips them" in text
+
+
+def test_verdict_with_nothing_to_compare() -> None:
+    assert "Nothing to compare: a sparse one" in verdict([DENSE], GOOD_CPU)
+    assert "Nothing to compare: a dense fp32 one" in verdict([SPARSE], GOOD_CPU)
+
+
+def test_cpu_features_are_plain_facts() -> None:
+    found = cpu_features()
+    assert found["cores"] >= 1
+    assert all(isinstance(found[name], bool) for name in ("vnni", "amx", "avx512", "bf16"))
