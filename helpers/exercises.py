@@ -1,0 +1,140 @@
+"""Exercises that check themselves: the answer is computed, never looked up.
+
+Each function takes the reader's answer (None while there is none), works the truth out from the
+reader's own model or file, and says right, nearly or wrong, and why.
+"""
+
+from pathlib import Path
+
+from helpers import sparsity
+from helpers.models import load_model
+from helpers.recipes import Recipe
+from helpers.stops import Checkpoint, OnnxModel
+
+WAITING = "No answer yet: replace None by your number and run the cell again."
+
+
+def verdict(answer: float, truth: float, *, nearly: float, why_wrong: str) -> str:
+    """Return right, nearly or wrong for a number.
+
+    Args:
+        answer: the reader's number.
+        truth: the computed one.
+        nearly: relative distance up to which an answer is nearly right.
+        why_wrong: the likely slip of thought.
+    """
+    distance = abs(answer - truth) / max(abs(truth), 1e-12)
+    if distance <= 0.02:
+        return f"Right: {truth:.4g}."
+    if distance <= nearly:
+        return f"Nearly: you said {answer:.4g}, counted it is {truth:.4g}."
+    return f"Not yet: {answer:.4g} is off. {why_wrong}"
+
+
+def prunable_share(answer: float | None, checkpoint: Checkpoint) -> str:
+    """01: which share of all parameters lies in the encoder's matrices?"""
+    if answer is None:
+        return WAITING
+    model = load_model(checkpoint)
+    table = sparsity.layer_sparsity(model)
+    encoder = table[table.layer >= 0]
+    inside = int((encoder.rows * encoder.columns).sum())
+    truth = inside / sum(p.numel() for p in model.parameters())
+    slip = (
+        "Divide the encoder's weights by ALL parameters; the embedding tables are the larger half."
+    )
+    if answer > 1:
+        return f"Not yet: a share lies between 0 and 1, you said {answer:g}."
+    return verdict(answer, truth, nearly=0.1, why_wrong=slip)
+
+
+def first_sparsity(answer: float | None, recipe: Recipe) -> str:
+    """02: how many zeros (percent) has each matrix half-way between pruning's start and end?"""
+    if answer is None:
+        return WAITING
+    pruning = next(m for m in recipe.modifiers if m.prunes)
+    middle = (pruning.start_epoch + pruning.end_epoch) / 2
+    curve = recipe.schedule()
+    truth = 100 * float(curve.sparsity[(curve.epoch - middle).abs().idxmin()])
+    slip = (
+        "A straight line would give half of the final value; a cubic one is early: "
+        "final x (1 - (1 - t)^3) at t = 0.5."
+    )
+    if answer <= 1:
+        return f"Not yet: {answer:g} looks like a share; the question asks for percent."
+    return verdict(answer, truth, nearly=0.08, why_wrong=slip)
+
+
+def int8_products(answer: float | None, checkpoint: Checkpoint) -> str:
+    """03: how many matrix products of one forward pass are now int8?"""
+    if answer is None:
+        return WAITING
+    kinds = sparsity.quantized_modules(load_model(checkpoint))["kind"].value_counts()
+    truth = int(kinds["Linear"] + kinds["MatMul"])
+    if answer == kinds["Linear"]:
+        return "Nearly: those are the weight matrices. Attention multiplies activations, too."
+    if answer == len(sparsity.quantized_modules(load_model(checkpoint))):
+        return "Nearly: the embedding tables are int8 as well, but looking up is no product."
+    slip = "Count per layer: six weight matrices and two products in attention; then the head's."
+    return verdict(answer, truth, nearly=0.0, why_wrong=slip)
+
+
+def softened(answer: float | None, logits: list[float], temperature: float) -> str:
+    """04: which probability does the first class get at this temperature?"""
+    if answer is None:
+        return WAITING
+    import numpy as np
+
+    scaled = np.exp(np.array(logits) / temperature)
+    truth = float(scaled[0] / scaled.sum())
+    unscaled = np.exp(np.array(logits))
+    if abs(answer - unscaled[0] / unscaled.sum()) < 0.01:
+        return "Nearly: that is temperature 1. Divide the logits by the temperature first."
+    slip = "softmax(logits / T): divide, exponentiate, then divide by the sum."
+    return verdict(answer, truth, nearly=0.1, why_wrong=slip)
+
+
+def bits_per_weight(answer: float | None, model: OnnxModel, zipped_bytes: int) -> str:
+    """05: how many bits does one encoder weight take in the zipped file, embeddings set aside?
+
+    The zipped file also holds the embedding tables, so the truth is taken over all parameters.
+    """
+    if answer is None:
+        return WAITING
+    import onnx
+
+    tensors = onnx.load(str(model.file)).graph.initializer
+    weights = sum(int(_count(t.dims)) for t in tensors)
+    truth = 8 * zipped_bytes / weights
+    slip = "8 x bytes / number of stored values; entropy, not the data type, sets the zipped size."
+    return verdict(answer, truth, nearly=0.15, why_wrong=slip)
+
+
+def _count(dims: list[int]) -> int:
+    product = 1
+    for dim in dims:
+        product *= dim
+    return product
+
+
+def break_even(answer: float | None, dense_ms: float, sparse_ms: float, calls: int) -> str:
+    """06: how many seconds are saved over so many calls?"""
+    if answer is None:
+        return WAITING
+    truth = (dense_ms - sparse_ms) * calls / 1000
+    slip = "(dense - sparse) milliseconds a call, times calls, divided by 1000."
+    if abs(answer - truth * 1000) < abs(truth * 20):
+        return "Nearly: that is milliseconds; the question asks for seconds."
+    return verdict(answer, truth, nearly=0.1, why_wrong=slip)
+
+
+def zipped_size(file: Path) -> int:
+    """Return the size of a file after zip's compression (deflate), in bytes."""
+    import zlib
+
+    packer = zlib.compressobj(6)
+    size = 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(2**20):
+            size += len(packer.compress(chunk))
+    return size + len(packer.flush())

@@ -1,0 +1,168 @@
+"""The pictures: each function takes what a step returned and gives back one figure.
+
+Every axis has a label with its unit; marks differ in shape or shade too, so that a grey print
+reads the same.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from helpers.schedule_plot import schedule
+from helpers.stops import Checkpoint
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["accuracies", "bubbles", "learning_curve", "schedule", "sizes", "sparsity_map"]
+
+BLUE, ORANGE, GREY, PALE = "#0b5394", "#b45f06", "#666666", "#c9daf8"
+SHADES = ("#c9daf8", "#6fa8dc", "#0b5394", "#b45f06", "#f9cb9c", "#7f6000")
+MARKS = ("o", "s", "^", "D", "v", "P")
+
+
+def new_figure(width: float = 7.5, height: float = 3.4, columns: int = 1) -> tuple["Figure", list]:
+    """Return a figure that is not open in pyplot, and its axes in a list.
+
+    A figure left open would be shown twice in a notebook: once returned, once as left open.
+    """
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, columns, figsize=(width, height), layout="constrained")
+    pyplot.close(figure)
+    axes = list(np.atleast_1d(axes))
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def learning_curve(checkpoint: Checkpoint) -> "Figure":
+    """Draw loss over the epochs, and the accuracy on unseen rows after each."""
+    history = pd.DataFrame(checkpoint.run["history"])
+    figure, (left, right) = new_figure(columns=2)
+    train = history.dropna(subset=["loss"])
+    left.plot(train.epoch, train.loss, color=BLUE, label="train")
+    held_out = history.dropna(subset=["eval_loss"])
+    left.plot(held_out.epoch, held_out.eval_loss, "o--", color=ORANGE, label="validation")
+    left.set(xlabel="epoch", ylabel="loss (nats a row)", ylim=(0, None))
+    left.legend(frameon=False)
+    right.plot(held_out.epoch, 100 * held_out.eval_accuracy, "s--", color=ORANGE)
+    right.set(xlabel="epoch", ylabel="validation accuracy (%)", ylim=(0, 100), xlim=(0, None))
+    for epoch, value in zip(held_out.epoch, held_out.eval_accuracy, strict=True):
+        offset = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
+        right.annotate(f"{100 * value:.1f}", (epoch, 100 * value), **offset)
+    figure.suptitle(f"{checkpoint.name}: learning curve", x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def sparsity_map(table: pd.DataFrame, title: str) -> "Figure":
+    """Draw the share of zeros of every encoder matrix.
+
+    Args:
+        table: as from `sparsity.layer_sparsity`: layer, matrix, sparsity.
+        title: what is shown.
+    """
+    encoder = table[table.layer >= 0]
+    grid = 100 * encoder.pivot(index="layer", columns="matrix", values="sparsity")
+    figure, (axis,) = new_figure(height=3.6)
+    image = axis.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for (row, column), value in np.ndenumerate(grid.to_numpy()):
+        shade = "white" if value > 60 else "black"
+        axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=shade, fontsize=9)
+    names = [name.replace("attention.", "att.").replace(".dense", "") for name in grid.columns]
+    axis.set_xticks(range(len(names)), names, rotation=20, ha="right")
+    axis.set_yticks(range(len(grid)), grid.index)
+    axis.set(ylabel="encoder layer")
+    axis.set_title(title, loc="left", fontsize=11)
+    figure.colorbar(image, label="zeros (%)")
+    return figure
+
+
+def accuracies(scores: Mapping[str, float], chance: float | None = None) -> "Figure":
+    """Draw accuracies (0 to 1) side by side, with the number on each bar."""
+    figure, (axis,) = new_figure(height=0.9 + 0.42 * len(scores))
+    values = [100 * value for value in scores.values()]
+    bars = axis.barh(list(scores), values, color=SHADES[: len(values)], edgecolor=BLUE)
+    axis.bar_label(bars, fmt="%.1f", padding=3)
+    axis.invert_yaxis()
+    axis.set(xlabel="validation accuracy (%)", xlim=(0, 105))
+    if chance is not None:
+        axis.axvline(100 * chance, color=GREY, linestyle=":", linewidth=1.2)
+        axis.annotate(" guessing", (100 * chance, 0.99), color=GREY, va="top",
+                      xycoords=axis.get_xaxis_transform(), fontsize=8)  # fmt: skip
+    return figure
+
+
+def sizes(table: pd.DataFrame) -> "Figure":
+    """Draw file size as stored and as zipped.
+
+    Args:
+        table: index model, columns `file_mb` and `zipped_mb`.
+    """
+    figure, (axis,) = new_figure(height=1.2 + 0.55 * len(table))
+    places = np.arange(len(table))
+    for offset, column, style in (
+        (-0.2, "file_mb", {"color": PALE}),
+        (0.2, "zipped_mb", {"color": BLUE, "hatch": "//"}),
+    ):
+        words = {"file_mb": "as it is", "zipped_mb": "zipped"}[column]
+        bars = axis.barh(places + offset, table[column], 0.38, label=words,
+                         edgecolor="white" if column == "zipped_mb" else BLUE, **style)  # fmt: skip
+        axis.bar_label(bars, fmt="%.1f", padding=3)
+    axis.set_yticks(places, table.index)
+    axis.invert_yaxis()
+    axis.set(xlabel="size of model.onnx (MB)", xlim=(0, 1.12 * table.file_mb.max()))
+    axis.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def bubbles(table: pd.DataFrame, title: str) -> "Figure":
+    """Draw accuracy against latency, with the zipped size as the area of each bubble.
+
+    Args:
+        table: one row a model and engine: model, engine, median_ms, accuracy (0 to 1), zipped_mb.
+        title: what is shown.
+    """
+    figure, (axis,) = new_figure(height=4.4)
+    engines = list(dict.fromkeys(table.engine))
+    models = list(dict.fromkeys(table.model))
+    for row in table.itertuples():
+        axis.scatter(
+            row.median_ms,
+            100 * row.accuracy,
+            s=18 * row.zipped_mb + 25,
+            marker=MARKS[engines.index(row.engine) % len(MARKS)],
+            facecolor=SHADES[models.index(row.model) % len(SHADES)],
+            edgecolor="black",
+            linewidth=0.8,
+            alpha=0.85,
+        )
+    axis.set(xscale="log", xlabel="median latency (ms a call, log scale)")
+    low, high = 100 * table.accuracy.min(), 100 * table.accuracy.max()
+    pad = max(1.0, 0.35 * (high - low))
+    axis.set(ylabel="accuracy (%)", ylim=(low - pad, high + pad))
+    axis.set_title(f"{title} (area: zipped size)", loc="left", fontsize=11)
+    axis.margins(x=0.12)
+    axis.grid(axis="x", which="both", color="#eeeeee")
+    axis.set_axisbelow(True)
+    legend(axis, engines, models)
+    return figure
+
+
+def legend(axis: "Axes", engines: list[str], models: list[str]) -> None:
+    """Explain shapes (engines) and shades (models) beside the plot."""
+    from matplotlib.lines import Line2D
+
+    style = {"linestyle": "", "markeredgecolor": "black", "markersize": 8}
+    shapes = [
+        Line2D([], [], marker=MARKS[i % len(MARKS)], color="white", label=name, **style)
+        for i, name in enumerate(engines)
+    ]
+    shades = [
+        Line2D([], [], marker="o", color=SHADES[i % len(SHADES)], label=name, **style)
+        for i, name in enumerate(models)
+    ]
+    axis.legend(handles=shapes + shades, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
