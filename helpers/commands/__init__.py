@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
 
 from helpers.errors import UserError
 
@@ -17,15 +20,29 @@ def parse(command: str, types: Sequence[type], argv: list[str], **defaults: Any)
 
     parser = HfArgumentParser(tuple(types), prog=f"python -m helpers {command}")
     parser.set_defaults(**defaults)
+    # argparse prints all flags it knows and ends the process; one line is enough.
+    parser.error = refuse
     try:
-        if len(argv) == 1 and argv[0].endswith(".json"):
-            return parser.parse_json_file(argv[0])
-        if len(argv) == 1 and argv[0].endswith((".yaml", ".yml")):
-            return parser.parse_yaml_file(argv[0])
+        if len(argv) == 1 and Path(argv[0]).suffix in (".json", ".yaml", ".yml"):
+            return parser.parse_dict({**defaults, **read_flags(Path(argv[0]))})
         return parser.parse_args_into_dataclasses(argv)
-    except (ValueError, FileNotFoundError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{reason} See `python -m helpers {command} --help`.") from error
+    except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{reason}. See `python -m helpers {command} --help`.") from error
+
+
+def refuse(message: str) -> NoReturn:
+    """Stand in for `ArgumentParser.error`."""
+    raise UserError(message)
+
+
+def read_flags(file: Path) -> dict[str, Any]:
+    """Read a file of flags."""
+    text = file.read_text("utf-8")
+    flags = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    if isinstance(flags, dict):
+        return flags
+    raise UserError(f"{file.name} holds no flags. Expected one object: name to value")
 
 
 def print_json(asked: bool, content: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from helpers import tiers
+from helpers.errors import UserError
 from helpers.tasks import Task, load_task
 
 
@@ -26,6 +27,9 @@ class DataArguments:
 
     def load(self) -> Task:
         """Return the task these flags name, whole unless `max_*_samples` say otherwise."""
+        for name in ("max_seq_length", "max_train_samples", "max_eval_samples"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"--{name} is {value}. Expected 1 or more.")
         size = replace(
             tiers.TIERS["full"],
             train_examples=self.max_train_samples,
@@ -50,7 +54,20 @@ class JsonArgument:
 
 
 def recipe_variables(text: str | None) -> dict[str, float | str]:
-    """Read `--recipe_args`: `num_epochs=3,init_lr=1e-4` or a JSON object."""
+    """Read `--recipe_args`: `num_epochs=3,init_lr=1e-4` or a JSON object.
+
+    Raises:
+        UserError: for anything else.
+    """
     from sparseml.optim import parse_recipe_variables
 
-    return parse_recipe_variables(text) if text else {}
+    try:
+        variables = parse_recipe_variables(text) if text else {}
+    except ValueError:
+        variables = None
+    if isinstance(variables, dict):
+        return variables
+    raise UserError(
+        f"--recipe_args {text!r} cannot be read. "
+        "Expected name=value pairs with commas between them, or a JSON object."
+    )

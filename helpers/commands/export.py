@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     """Export as the flags say; print the proof, and one JSON line if asked."""
     import pandas as pd
 
-    from helpers.export import export
+    from helpers.export import export_onnx
 
     if argv and not argv[0].startswith("-"):
         argv = ["--model_name_or_path", *argv]
@@ -30,7 +30,9 @@ def main(argv: list[str]) -> int:
     if not where.model_name_or_path or not where.onnx_export_path:
         raise UserError("Give the checkpoint's folder and --onnx_export_path.")
     source = Checkpoint.load(where.model_name_or_path)
-    made = export(source, data.load(), where.onnx_export_path, overwrite=where.overwrite_output_dir)
+    made = export_onnx(
+        source, data.load(), where.onnx_export_path, overwrite=where.overwrite_output_dir
+    )
     print(pd.DataFrame(made.proof["checks"]).to_string(index=False))
     print_json(output.json, {"onnx": str(made.file), "checks": made.proof["checks"]})
     return 0

@@ -20,8 +20,8 @@ class ModelArguments:
     """What is trained, and what it learns from."""
 
     model_name_or_path: str = flag("minilm", "'minilm' (embedded), a folder, or a hub name")
-    distill_hardness: float = flag(1.0, "weight of the teacher against the labels, 0 to 1")
-    distill_temperature: float = flag(2.0, "softening of the answers that are compared")
+    distill_hardness: float | None = flag(None, "weight of the teacher, 0 to 1 (1.0)")
+    distill_temperature: float | None = flag(None, "softening of the compared answers (2.0)")
     onnx_export_path: str | None = flag(None, "folder for the proven ONNX export")
 
 
@@ -29,13 +29,12 @@ def main(argv: list[str]) -> int:
     """Train as the flags say; print metrics, and one JSON line if asked."""
     from sparseml.transformers.sparsification.training_args import TrainingArguments
 
-    from helpers.export import export
+    from helpers.export import export_onnx
     from helpers.training import DEFAULTS, fine_tune
 
     types = (ModelArguments, DataArguments, TrainingArguments, JsonArgument)
     model, data, args, output = parse("run_glue", types, argv, **DEFAULTS)
-    if not args.overwrite_output_dir:
-        refuse_occupied(Path(args.output_dir))
+    check_folders(args.output_dir, model.onnx_export_path, args.overwrite_output_dir)
     recipe = read_recipe(args)
     task = data.load()
     trained = fine_tune(
@@ -52,11 +51,25 @@ def main(argv: list[str]) -> int:
     print(f"{trained.folder}: {trained.metrics}")
     report = {"output_dir": str(trained.folder), "metrics": trained.metrics}
     if model.onnx_export_path:
-        made = export(trained, task, model.onnx_export_path, overwrite=args.overwrite_output_dir)
+        made = export_onnx(
+            trained, task, model.onnx_export_path, overwrite=args.overwrite_output_dir
+        )
         print(f"{made.file}: {len(made.proof['checks'])} checks passed")
         report |= {"onnx": str(made.file), "checks": made.proof["checks"]}
     print_json(output.json, report)
     return 0
+
+
+def check_folders(output_dir: str, onnx_export_path: str | None, overwrite: bool) -> None:
+    """Refuse folders that cannot be written now, rather than after the training."""
+    refuse_occupied(Path(output_dir), overwrite)
+    if onnx_export_path is None:
+        return
+    refuse_occupied(Path(onnx_export_path), overwrite)
+    if Path(onnx_export_path).resolve() == Path(output_dir).resolve():
+        raise UserError(
+            f"--onnx_export_path and --output_dir are both {output_dir}. Expected two folders."
+        )
 
 
 def read_recipe(args: "TrainingArguments") -> "Recipe | None":

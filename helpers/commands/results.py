@@ -1,0 +1,31 @@
+"""Collect measured results and write the README's tables from them."""
+
+import os
+from dataclasses import dataclass
+
+from helpers.commands import parse
+from helpers.commands.arguments import flag
+
+
+@dataclass
+class ResultsArguments:
+    """What to do besides writing the tables."""
+
+    collect: str | None = flag(None, "task whose runs (at TUTORIAL_TIER) go into results/ first")
+    command: str | None = flag(None, "the command that made those runs")
+
+
+def main(argv: list[str]) -> int:
+    """Write results/ if asked, then the README's tables."""
+    from helpers import results
+
+    (asked,) = parse("results", (ResultsArguments,), argv)
+    if asked.collect:
+        tier = os.environ.get("TUTORIAL_TIER", "laptop")
+        command = (
+            asked.command
+            or f"TUTORIAL_TIER={tier} python -m helpers path --task_name {asked.collect}"
+        )
+        print(results.store(results.collect(asked.collect), command))
+    results.README.write_text(results.rendered(results.README.read_text()))
+    return 0

@@ -1,0 +1,46 @@
+"""Run the notebooks in order and print what they measured."""
+
+import time
+from dataclasses import dataclass, field
+
+from helpers.commands import parse, print_json
+from helpers.commands.arguments import JsonArgument, flag
+
+
+@dataclass
+class TutorialArguments:
+    """Which notebooks, and what becomes of their outputs."""
+
+    notebooks: list[str] = field(
+        default_factory=list, metadata={"help": "such as 01 02; all if none is named"}
+    )
+    task_name: str = flag("docs-library", "task whose results the table shows")
+    store: bool = flag(False, "store the outputs in notebooks/ instead of runs/notebooks/")
+
+
+def main(argv: list[str]) -> int:
+    """Run the notebooks at the size of `TUTORIAL_TIER`; print minutes, then the results."""
+    import nbformat
+
+    from helpers import environment, notebooks, results, tiers
+
+    asked, output = parse("tutorial", (TutorialArguments, JsonArgument), argv)
+    environment.check_python()
+    environment.check_packages()
+    tier = tiers.current().name
+    folder = notebooks.FOLDER if asked.store else environment.runs_folder() / "notebooks"
+    folder.mkdir(parents=True, exist_ok=True)
+    minutes = {}
+    began = time.monotonic()
+    for file in notebooks.ordered(asked.notebooks):
+        executed, minutes[file.stem] = notebooks.run(file)
+        light = notebooks.lightened(executed, minutes[file.stem], tier)
+        nbformat.write(light, folder / file.name)
+    total = (time.monotonic() - began) / 60
+    print("\n".join(f"{name:28} {value:5.1f} min" for name, value in minutes.items()))
+    print(f"{'together':28} {total:5.1f} min ({tier} size)\n")
+    found = results.collect(asked.task_name, {"minutes": minutes, "minutes_together": total})
+    print(results.accuracy_table(found), "\n")
+    print(results.speed_table(found))
+    print_json(output.json, found)
+    return 0

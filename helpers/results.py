@@ -1,0 +1,114 @@
+"""Measured results: collected from the stops into results/, and from there into the README.
+
+No figure is typed by hand: `collect` reads what runs wrote, `render` writes the tables between
+the README's markers, and a test holds the README to results/.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from helpers import environment, tiers
+from helpers.errors import UserError
+from helpers.stops import Checkpoint, OnnxModel
+
+FOLDER = environment.REPOSITORY / "results"
+README = environment.REPOSITORY / "README.md"
+KEPT = ("metrics", "minutes", "steps", "rows", "recipe", "peak_memory_gb", "request", "finished")
+
+
+def collect(task_name: str, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Gather the stops, proofs and timings of a task at the current size.
+
+    Raises:
+        UserError: if nothing of it was run yet.
+    """
+    folder = environment.runs_folder() / task_name / tiers.current().name
+    stops = {f.parent.name: Checkpoint.load(f.parent) for f in sorted(folder.glob("*/run.json"))}
+    if not stops:
+        raise UserError(f"Nothing was run for {task_name} at {tiers.current().name} size yet.")
+    proofs = {f.parent.name: OnnxModel.load(f.parent) for f in folder.glob("*/proof.json")}
+    timings = folder / "benchmark.json"
+    return {
+        "task": task_name,
+        "tier": tiers.current().name,
+        "stops": {name: {key: stop.run[key] for key in KEPT} for name, stop in stops.items()},
+        "proofs": {name: model.proof["checks"] for name, model in sorted(proofs.items())},
+        "benchmark": json.loads(timings.read_text()) if timings.is_file() else None,
+        **(extra or {}),
+        **environment.describe(),
+    }
+
+
+def store(found: dict[str, Any], command: str) -> Path:
+    """Write collected results to results/, with the command that made them."""
+    file = FOLDER / f"{found['task']}_{found['tier']}.json"
+    file.write_text(json.dumps({"command": command, **found}, indent=1) + "\n")
+    return file
+
+
+def accuracy_table(found: dict[str, Any]) -> str:
+    """Return accuracy, share of dense, and minutes of every stop, as Markdown."""
+    dense = found["stops"]["dense"]["metrics"]["accuracy"]
+    lines = ["| model | accuracy | of dense | training minutes |", "|---|---|---|---|"]
+    order = sorted(found["stops"].items(), key=lambda item: item[1]["finished"])
+    for name, stop in order:
+        value = stop["metrics"]["accuracy"]
+        lines.append(f"| {name} | {value:.4f} | {value / dense:.3f} | {stop['minutes']:.1f} |")
+    return "\n".join(lines)
+
+
+def speed_table(found: dict[str, Any]) -> str:
+    """Return median latency of every model and engine, as Markdown; "" without timings."""
+    if not found.get("benchmark"):
+        return ""
+    rows = found["benchmark"]["measurements"]
+    base = {
+        r["batch_size"]: r["median_ms"]
+        for r in rows
+        if r["model"] == "dense" and r["engine"] == "onnxruntime"
+    }
+    lines = [
+        "| model | engine | batch | median ms | 10 % to 90 % | times dense ONNX Runtime |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        head = f"| {r['model']} | {r['engine']} | {r['batch_size']} |"
+        if r["error"]:
+            lines.append(f"{head} - | - | {r['error'].splitlines()[0][:80]} |")
+            continue
+        times = base[r["batch_size"]] / r["median_ms"]
+        lines.append(
+            f"{head} {r['median_ms']:.1f} | {r['p10_ms']:.1f} to {r['p90_ms']:.1f} | {times:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def machine_line(found: dict[str, Any]) -> str:
+    """Return where and with what the figures were made, in one line."""
+    cpu, versions = found["machine"], found["versions"]
+    names = ("torch", "transformers", "sparseml", "deepsparse", "onnxruntime")
+    packages = ", ".join(f"{name} {versions[name]}" for name in names)
+    extras = [w for w, k in (("VNNI", "vnni"), ("bf16", "bf16"), ("AMX", "amx")) if cpu[k]]
+    return (
+        f"{cpu['cpu']}, {cpu['cores']} cores ({', '.join(extras) or 'no VNNI'}); "
+        f"Python {found['python']}, {packages}. Command: `{found['command']}`."
+    )
+
+
+def section(file: Path) -> str:
+    """Return the README's section for one results file."""
+    found = json.loads(file.read_text())
+    parts = [accuracy_table(found), speed_table(found), machine_line(found)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def rendered(text: str) -> str:
+    """Return the README's text with every marked section made anew.
+
+    A section stands between `<!-- results: NAME -->` and `<!-- end -->`, where NAME is a file of
+    results/ without its ending.
+    """
+    pattern = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return pattern.sub(lambda m: f"{m[1]}{section(FOLDER / f'{m[2]}.json')}\n{m[3]}", text)
