@@ -18,7 +18,7 @@ _PUBLIC = {
     "load_model": "models",
     "Checkpoint": "stops",
     "OnnxModel": "stops",
-    "export": "export",
+    "export_onnx": "export",
     "UserError": "errors",
     "ProofError": "errors",
 }

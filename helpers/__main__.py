@@ -1,8 +1,9 @@
-"""`python -m helpers <command>`: one module of `helpers.commands` each, errors worded for people."""
+"""`python -m helpers <command>`: one module of `helpers.commands` each, errors for people."""
 
 import importlib
 import sys
 
+from helpers import environment
 from helpers.errors import ProofError, UserError
 
 COMMANDS = {
@@ -22,13 +23,17 @@ def usage() -> str:
 
 def main(argv: list[str]) -> int:
     """Run one command; return 0, 1 for a failed proof, 2 for bad input, 130 when interrupted."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if argv and argv[0] in ("-h", "--help"):
         print(usage())
-        return 0 if argv else 2
-    if argv[0] not in COMMANDS:
-        print(f"There is no command {argv[0]!r}.\n{usage()}", file=sys.stderr)
-        return 2
+        return 0
     try:
+        if not argv or argv[0] not in COMMANDS:
+            found = f"There is no command {argv[0]!r}" if argv else "No command was given"
+            raise UserError(
+                f"{found}. Expected one of {', '.join(COMMANDS)}; --help explains them."
+            )
+        environment.check_python()
+        environment.check_packages()
         return importlib.import_module(f"helpers.commands.{argv[0]}").main(argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -39,8 +39,13 @@ def check_python() -> None:
     """Refuse a Python the stack cannot run on.
 
     Raises:
-        UserError: on any Python but 3.11.
+        UserError: on any Python but 3.11, and on Windows.
     """
+    if sys.platform == "win32":
+        raise UserError(
+            "This is Windows; the stack runs on Linux and macOS, DeepSparse on Linux only. "
+            "Use the Windows Subsystem for Linux (wsl --install)."
+        )
     if sys.version_info[:2] == PYTHON:
         return
     found = ".".join(map(str, sys.version_info[:3]))
@@ -146,4 +151,20 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
     raise UserError(
         f"No space for {folder.name}: {needed_bytes / 2**20:.0f} MB needed, "
         f"{free / 2**20:.0f} MB free. Free some space or set TUTORIAL_RUNS to another disk."
+    )
+
+
+def banner() -> str:
+    """Return what a notebook prints first: Python, packages, CPU and size of the run."""
+    from helpers import tiers
+
+    cpu = machine()
+    features = [
+        word for word, key in (("VNNI", "vnni"), ("bf16", "bf16"), ("AMX", "amx")) if cpu[key]
+    ]
+    packages = ", ".join(f"{name} {package_version(name)}" for name in REPORTED_PACKAGES[:6])
+    return (
+        f"Python {platform.python_version()}; {packages}\n"
+        f"{cpu['cpu']}, {cpu['cores']} cores, {', '.join(features) or 'no VNNI, no bf16'}\n"
+        f"size: {tiers.current().name} (TUTORIAL_TIER)"
     )

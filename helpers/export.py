@@ -14,6 +14,7 @@ import numpy as np
 
 from helpers import compat, environment, models, sparsity, stops, tiers
 from helpers.errors import ProofError, UserError
+from helpers.requests import identity
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
 
@@ -31,10 +32,12 @@ METRIC_TOLERANCE = 0.02
 ENGINES = ("onnxruntime", "deepsparse")
 
 
-def export(
+def export_onnx(
     checkpoint: Checkpoint, task: Task, output_dir: Path | str, *, overwrite: bool = False
 ) -> OnnxModel:
     """Export a checkpoint and return the proven ONNX model.
+
+    If `output_dir` holds a proven export of exactly this checkpoint, it is returned as it is.
 
     Args:
         checkpoint: a finished run.
@@ -49,6 +52,8 @@ def export(
     output_dir = Path(output_dir).resolve()
     if output_dir.is_file():
         raise UserError(f"{output_dir} is a file; --onnx_export_path names a folder.")
+    if not overwrite and (found := reuse(output_dir, checkpoint)):
+        return found
     environment.check_disk(output_dir, 4 * sum(f.stat().st_size for f in _files(checkpoint)))
     with stops.writing(output_dir, overwrite=overwrite) as folder:
         model = models.load_model(checkpoint)
@@ -57,9 +62,20 @@ def export(
             if file.suffix in (".json", ".txt") and file.name != "run.json":
                 shutil.copy(file, folder)
         checks = prove(folder / "model.onnx", model, checkpoint, task)
-        note = {"model": checkpoint.name, "task": task.name, "checks": checks}
+        note = {"source": identity(checkpoint), "task": task.name, "checks": checks}
         stops.write_note(folder, "proof.json", {**note, **environment.describe()})
     return OnnxModel.load(output_dir)
+
+
+def reuse(output_dir: Path, checkpoint: Checkpoint) -> OnnxModel | None:
+    """Return the export in `output_dir` if it was made from these very weights."""
+    if not (output_dir / "proof.json").is_file():
+        return None
+    found = OnnxModel.load(output_dir)
+    if found.proof["source"] != identity(checkpoint):
+        return None
+    print(f"{output_dir.name}: proven export found, nothing to do.")
+    return found
 
 
 def _files(checkpoint: Checkpoint) -> list[Path]:
@@ -77,12 +93,12 @@ def write_graph(model: "torch.nn.Module", file: Path, *, quantized: bool) -> Non
     dimensions free; the output is `logits` [batch, classes].
     """
     import torch
-    from sparseml.pytorch.utils import export_onnx
+    from sparseml.pytorch.utils import export_onnx as sparseml_export
 
     ones = torch.ones(1, 16, dtype=torch.int64)
     batch = collections.OrderedDict((name, ones * (name != "token_type_ids")) for name in INPUTS)
     free = {name: {0: "batch", 1: "sequence"} for name in INPUTS}
-    export_onnx(
+    sparseml_export(
         model.eval(),
         batch,
         str(file),

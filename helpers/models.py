@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from helpers import compat
 from helpers.errors import UserError
 from helpers.stops import Checkpoint, sha256
@@ -89,7 +91,7 @@ def load_tokenizer(source: str | Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(source))
+        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise unreachable(source, "tokenizer", error) from error
 
@@ -115,16 +117,37 @@ def new_classifier(name: str | Path, labels: list[str]) -> "nn.Module":
             label2id={label: i for i, label in enumerate(labels)},
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            trust_remote_code=False,
         )
     except Exception as error:  # safetensors, pickle and hub errors share no base class
         raise unreachable(source, "model", error) from error
-    lost = [key for key in info["missing_keys"] if not key.startswith(HEAD_PREFIXES)]
-    if lost:
-        raise UserError(
-            f"{name} would be loaded with {len(lost)} random weights besides the head "
-            f"(first: {lost[0]}). Give a model of the architecture its config.json names."
-        )
+    check_architecture(name, model.config.model_type, info)
     return compat.make_attention_quantizable(model)
+
+
+def check_architecture(name: str | Path, model_type: str, info: dict[str, list]) -> None:
+    """Refuse a model this project cannot quantize and export, or that was loaded in part.
+
+    Raises:
+        UserError: no BERT; weights that would be random; weights that would be dropped.
+    """
+    if model_type != "bert":
+        raise UserError(
+            f"{name} is of the architecture {model_type!r}; recipes, int8 attention and export "
+            "here are for 'bert'. Give 'minilm' or another BERT encoder."
+        )
+    sizes = [key for key, *_ in info["mismatched_keys"]]
+    for problem, keys in (
+        ("random", [*info["missing_keys"], *sizes]),
+        ("dropped", info["unexpected_keys"]),
+    ):
+        lost = [key for key in keys if not key.startswith(HEAD_PREFIXES)]
+        lost = [key for key in lost if not key.endswith("position_ids")]
+        if lost:
+            raise UserError(
+                f"{name}: {len(lost)} weights besides the head would be {problem} "
+                f"(first: {lost[0]}). Give a model whose weights fit its config.json."
+            )
 
 
 def unreachable(source: str | Path, what: str, error: Exception) -> UserError:
@@ -161,11 +184,19 @@ def load_model(checkpoint: Checkpoint) -> "nn.Module":
 
 
 def load_weights(model: "nn.Module", folder: Path) -> None:
-    """Fill a model with a folder's weights, strictly; pickled code is never run."""
+    """Fill a model with a folder's weights, strictly; pickled code is never run.
+
+    Raises:
+        UserError: if they cannot be read, or are not those of this model.
+    """
     try:
-        model.load_state_dict(read_state(folder), strict=True)
+        state = read_state(folder)
+    except Exception as error:  # safetensors, pickle and zip errors share no base class
+        raise unreachable(folder, "model", error) from error
+    try:
+        model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        problem = str(error).strip().splitlines()[1].strip()[:200]
+        problem = str(error).strip().splitlines()[-1].strip()[:200]
         raise UserError(
             f"The weights in {folder} do not fit the model its config and recipe describe "
             f"({problem}). The folder mixes two models: run that step again."
@@ -197,6 +228,19 @@ def save_model(model: "nn.Module", folder: Path, *, quantized: bool) -> None:
     config = json.loads(model.config.to_json_string())
     config |= {"architectures": [type(model).__name__], "_name_or_path": folder.name}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def classify(checkpoint: Checkpoint, texts: list[str]) -> pd.DataFrame:
+    """Return what a checkpoint says to texts: text, answer, and the probability it gives it."""
+    import torch
+
+    model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint.folder)
+    length = checkpoint.run["max_seq_length"]
+    tokens = tokenizer(texts, truncation=True, max_length=length, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        sure, answer = model(**tokens).logits.softmax(-1).max(-1)
+    labels = [checkpoint.run["labels"][i] for i in answer.tolist()]
+    return pd.DataFrame({"text": texts, "answer": labels, "probability": sure.numpy().round(3)})
 
 
 def load_for_inference(folder: str | Path) -> "nn.Module":

@@ -3,14 +3,20 @@
 `checkpoint("prune80", task)` opens the stored stop or makes it, and what it stands on, first.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from helpers import tiers
+import pandas as pd
+
+from helpers import environment, tiers
 from helpers.environment import runs_folder
 from helpers.errors import UserError
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
+
+if TYPE_CHECKING:
+    from helpers.benchmark import Measurement
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,12 @@ STEPS = {
     ),
 }
 
+BENCHMARKED = ("dense", "prune80", "prune80_quant_distill", "prune90_quant_distill")
+# PyTorch runs checkpoints, not ONNX files; it has no int8 products, so only fp32 stops.
+ON_TORCH = ("dense", "prune80")
+TORCH_SUFFIX = " (checkpoint)"
+SEQUENCE_LENGTH = 128
+
 
 def folder(task: Task, stop: str) -> Path:
     """Return where a stop of this task lies at the current size."""
@@ -56,6 +68,14 @@ def epochs(step: Step) -> float:
     if step.recipe is None:
         return tier.dense_epochs
     return tier.quant_epochs if step.only_quantizes else tier.recipe_epochs
+
+
+def settings(stop: str) -> dict[str, float]:
+    """Return the training arguments of a stop that depend on the size of the run."""
+    return {
+        "num_train_epochs": epochs(STEPS[stop]),
+        "per_device_train_batch_size": tiers.current().batch_size,
+    }
 
 
 def checkpoint(stop: str, task: Task) -> Checkpoint:
@@ -93,18 +113,78 @@ def make(stop: str, task: Task) -> Checkpoint:
         folder(task, stop),
         recipe=load_recipe(step.recipe, num_epochs=epochs(step)) if step.recipe else None,
         distill_teacher=checkpoint(step.teacher, task) if step.teacher else None,
-        num_train_epochs=epochs(step),
-        per_device_train_batch_size=tiers.current().batch_size,
+        **settings(stop),
     )
+
+
+def onnx_folder(task: Task, stop: str) -> Path:
+    """Return where the export of a stop lies."""
+    return folder(task, stop).with_name(f"{stop}-onnx")
 
 
 def onnx_model(stop: str, task: Task) -> OnnxModel:
     """Open the stored export of a stop, or make the missing one and say so."""
-    place = folder(task, stop).with_name(f"{stop}-onnx")
+    place = onnx_folder(task, stop)
     if (place / "proof.json").is_file():
         return OnnxModel.load(place)
-    from helpers.export import export
+    from helpers.export import export_onnx
 
     source = checkpoint(stop, task)
-    print(f"{stop}: no ONNX file yet, exporting it now.")
-    return export(source, task, place)
+    print(f"{stop}: no ONNX file yet, exporting it now (notebook 05_export_onnx explains it).")
+    return export_onnx(source, task, place)
+
+
+def benchmark(task: Task, stops: list[str]) -> "list[Measurement]":
+    """Time the exported stops on every engine, batch 1 and 16, and store the measurements.
+
+    A round of batch 16 takes many times as long as one of batch 1, so there are fewer of them.
+    """
+    from helpers import benchmark as bench
+
+    models = {name: onnx_model(name, task).file for name in stops}
+    on_torch = [name for name in ON_TORCH if name in stops]
+    models |= {name + TORCH_SUFFIX: checkpoint(name, task).folder for name in on_torch}
+    rounds = tiers.current().benchmark_rounds
+    measured = []
+    for batch_size, share in ((1, 1), (16, 4)):
+        measured += bench.measure(
+            models,
+            ("deepsparse", "onnxruntime", "torch"),
+            batch_sizes=(batch_size,),
+            sequence_length=SEQUENCE_LENGTH,
+            rounds=max(3, rounds // share),
+        )
+    measured = [replace(m, model=m.model.removesuffix(TORCH_SUFFIX)) for m in measured]
+    place = folder(task, "dense").with_name("benchmark.json")
+    bench.save(measured, place, environment.describe())
+    return measured
+
+
+def with_quality(table: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Add accuracy (0 to 1) and zipped size (MB) to a table of timings; failed rows are dropped."""
+    from helpers.exercises import zipped_size
+
+    names = table.model.unique()
+    accuracy = {name: checkpoint(name, task).metrics["accuracy"] for name in names}
+    zipped = {name: zipped_size(onnx_model(name, task).file) / 1e6 for name in names}
+    done = table[table.error.isna()]
+    return done.assign(accuracy=done.model.map(accuracy), zipped_mb=done.model.map(zipped))
+
+
+def overview(task_name: str) -> pd.DataFrame:
+    """Return which stops of a task are stored at the current size: stop, stored, accuracy."""
+    rows = []
+    for name, step in STEPS.items():
+        place = runs_folder() / task_name / tiers.current().name / name
+        stored = (place / "run.json").is_file()
+        run = Checkpoint.load(place).run if stored else None
+        rows.append(
+            {
+                "stop": name,
+                "notebook": step.notebook,
+                "accuracy": run["metrics"]["accuracy"] if run else None,
+                "training minutes": run["minutes"] if run else None,
+                "exported": (place.with_name(f"{name}-onnx") / "proof.json").is_file(),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from helpers import compat, environment, models
 from helpers.stops import Checkpoint
-from helpers.tasks import Task
+from helpers.tasks import Task, check_length
 
 compat.quiet_sparseml()
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
     from helpers.recipes import Recipe
 
@@ -78,7 +79,7 @@ class RecipeTrainer(Trainer):
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False
-    ) -> Any:  # noqa: ANN401 - a loss, or a loss and outputs, as in the Trainer
+    ) -> torch.Tensor | tuple[torch.Tensor, SequenceClassifierOutput]:
         """Leave the teacher out of evaluation, so that `eval_loss` compares between runs."""
         if model.training:
             return super().compute_loss(model, inputs, return_outputs)
@@ -110,13 +111,15 @@ def make_trainer(
     folder: Path,
     task: Task,
     network: torch.nn.Module,
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     recipe: "Recipe | None",
     teacher: Checkpoint | None,
     args: TrainingArguments,
     bf16: bool,
 ) -> RecipeTrainer:
     """Wire task, network, recipe and teacher into the Trainer."""
+    # A tokenizer may name no limit at all, and the position table ends without a warning.
+    check_length(task.max_seq_length, network.config.max_position_embeddings)
     train = task.encode(tokenizer, task.train)
     if teacher:
         train = record_answers(teacher, train, tokenizer, args)
@@ -138,7 +141,10 @@ def make_trainer(
 
 
 def record_answers(
-    teacher: Checkpoint, train: "Dataset", tokenizer: Any, args: TrainingArguments
+    teacher: Checkpoint,
+    train: "Dataset",
+    tokenizer: "PreTrainedTokenizerBase",
+    args: TrainingArguments,
 ) -> "Dataset":
     """Add the teacher's logits as column `teacher_logits`; one forward pass over the data."""
     print(f"Writing down what {teacher.name} answers to {len(train)} rows ...")

@@ -17,12 +17,14 @@ from transformers import set_seed
 
 from helpers import compat, environment, models, sparsity, stops, structure
 from helpers.errors import ProofError, UserError
-from helpers.requests import check_request, describe_request, reuse
+from helpers.requests import check_request, describe_request, reuse, taught
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from helpers.recipes import Recipe
 
 # Two forward passes of the same weights on one machine differ by rounding only.
@@ -38,8 +40,8 @@ def fine_tune(
     *,
     recipe: "Recipe | None" = None,
     distill_teacher: Checkpoint | None = None,
-    distill_hardness: float = 1.0,
-    distill_temperature: float = 2.0,
+    distill_hardness: float | None = None,
+    distill_temperature: float | None = None,
     bf16: bool | None = None,
     overwrite: bool = False,
     args: TrainingArguments | None = None,
@@ -55,8 +57,8 @@ def fine_tune(
         output_dir: the checkpoint's folder; it appears when everything has been checked.
         recipe: what is done to the model while it trains; None for a plain fine-tune.
         distill_teacher: a dense checkpoint of the same task whose answers are imitated.
-        distill_hardness: weight of the teacher against the labels, 0 to 1.
-        distill_temperature: softening of both sets of answers.
+        distill_hardness: weight of the teacher against the labels, 0 to 1; 1.0 if None.
+        distill_temperature: softening of both sets of answers; 2.0 if None.
         bf16: autocast outside QAT; None for "where the machine has it".
         overwrite: replace what `output_dir` holds.
         args: Hugging Face TrainingArguments, all of them; this project's `DEFAULTS` if None.
@@ -69,11 +71,7 @@ def fine_tune(
     environment.check_python()
     environment.check_packages()
     output_dir = Path(output_dir).resolve()
-    if recipe and distill_teacher:
-        from helpers.recipes import with_distillation
-
-        if not recipe.declares_distillation:
-            recipe = with_distillation(recipe, distill_hardness, distill_temperature)
+    recipe = taught(recipe, distill_teacher, distill_hardness, distill_temperature)
     args = args or TrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **settings})
     args.output_dir = compat.absolute(output_dir.with_name(f".{output_dir.name}.partial"))
     args.num_train_epochs = recipe.num_epochs if recipe else args.num_train_epochs
@@ -185,7 +183,7 @@ def check_quantized(recipe: "Recipe | None", modules: int) -> None:
 def save(
     folder: Path,
     network: torch.nn.Module,
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     recipe: "Recipe | None",
     start: str | Path | Checkpoint,
     quantized: bool,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Tiny models gain nothing from a second thread, and two spinning threads on a busy machine cost a lot.
+# Tiny models gain nothing from a second thread, and spinning ones cost a lot on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import helpers  # noqa: E402 - its environment variables must be set before the stack is imported

@@ -21,7 +21,7 @@ def exported(
     sparse_int8: Checkpoint, tiny_task: Task, tmp_path_factory: pytest.TempPathFactory
 ) -> OnnxModel:
     """Return the proven export of the tiny sparse int8 model."""
-    return helpers.export.export(sparse_int8, tiny_task, tmp_path_factory.mktemp("x") / "int8")
+    return export.export_onnx(sparse_int8, tiny_task, tmp_path_factory.mktemp("x") / "int8")
 
 
 def test_an_int8_export_is_proven(exported: OnnxModel) -> None:
@@ -40,7 +40,7 @@ def test_the_folder_is_complete(exported: OnnxModel) -> None:
 
 
 def test_a_dense_export_is_proven(dense: Checkpoint, tiny_task: Task, tmp_path: Path) -> None:
-    made = export.export(dense, tiny_task, tmp_path / "dense")
+    made = export.export_onnx(dense, tiny_task, tmp_path / "dense")
     graph = onnx.load(str(made.file)).graph
     assert sparsity.int8_products(graph) == 0
     assert {i.name for i in graph.input} == set(export.INPUTS)
@@ -112,7 +112,7 @@ def test_a_file_with_other_weights_fails_its_proof(
 
     monkeypatch.setattr(export, "write_graph", write_spoiled)
     with pytest.raises(ProofError, match=check):
-        export.export(pruned, tiny_task, tmp_path / "out")
+        export.export_onnx(pruned, tiny_task, tmp_path / "out")
     assert not any(tmp_path.iterdir()), "a failed proof leaves no folder behind"
 
 
@@ -124,7 +124,7 @@ def test_lost_quantization_fails_its_proof(
         export, "write_graph", lambda model, file, quantized: real(model, file, quantized=False)
     )
     with pytest.raises(ProofError, match=r"int8 products: expected 18, found 0"):
-        export.export(sparse_int8, tiny_task, tmp_path / "out")
+        export.export_onnx(sparse_int8, tiny_task, tmp_path / "out")
 
 
 def test_a_metric_that_drops_is_noticed() -> None:
@@ -143,7 +143,7 @@ def test_an_export_folder_that_is_a_file_is_refused(
 ) -> None:
     (tmp_path / "taken").write_text("x")
     with pytest.raises(UserError, match="is a file"):
-        export.export(dense, tiny_task, tmp_path / "taken")
+        export.export_onnx(dense, tiny_task, tmp_path / "taken")
 
 
 def test_a_tampered_export_is_not_opened(exported: OnnxModel, tmp_path: Path) -> None:
