@@ -4,6 +4,9 @@ Nothing elsewhere in the project may work around SparseML, DeepSparse or old Tra
 All symptoms were seen with the versions in `requirements.lock`.
 """
 
+# Python 3.9, which macOS has, gets as far as being told that it is the wrong one.
+from __future__ import annotations
+
 import logging
 import os
 import warnings
@@ -60,7 +63,7 @@ def quiet_sparseml() -> None:
         modifiers.addHandler(logging.FileHandler(os.devnull, delay=True))
 
 
-def make_attention_quantizable(model: "torch.nn.Module") -> "torch.nn.Module":
+def make_attention_quantizable(model: torch.nn.Module) -> torch.nn.Module:
     """Let QAT see the two matrix products inside attention, whatever head the model has.
 
     Symptom: a quantized classifier has 38 int8 products instead of 50, and nothing says so.
@@ -103,16 +106,3 @@ def weight_file_name(quantized: bool) -> str:
     ourselves, but a reader may hand our checkpoint to those tools.
     """
     return "pytorch_model.bin" if quantized else "model.safetensors"
-
-
-def resize_channel_observers(model: "torch.nn.Module") -> None:
-    """Give per-channel observers the shape their stored state has.
-
-    Symptom: size mismatch for `scale` and `zero_point` on a strict load.
-    Cause: Torch builds per-channel observers with dummy shapes until the first batch.
-    """
-    from sparseml.pytorch.sparsification.quantization.helpers import (
-        initialize_channel_wise_scale_zp,
-    )
-
-    initialize_channel_wise_scale_zp(model)

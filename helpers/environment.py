@@ -4,6 +4,9 @@ Every result of this project carries `describe()`, so that a reader can tell whe
 that differs from theirs differs because of the machine.
 """
 
+# Python 3.9, which macOS has, gets as far as being told that it is the wrong one.
+from __future__ import annotations
+
 import os
 import platform
 import shutil

@@ -178,7 +178,6 @@ def load_model(checkpoint: Checkpoint) -> "nn.Module":
         from helpers.structure import apply_structure
 
         apply_structure(checkpoint.recipe_file, model)
-        compat.resize_channel_observers(model)
     load_weights(model, checkpoint.folder)
     return model.eval()
 

@@ -60,6 +60,34 @@ def reuse(output_dir: Path, request: dict[str, Any]) -> Checkpoint | None:
     return found
 
 
+def taught(
+    recipe: "Recipe | None",
+    teacher: Checkpoint | None,
+    hardness: float | None,
+    temperature: float | None,
+) -> "Recipe | None":
+    """Return the recipe with the distillation its flags ask for, if it declares none itself.
+
+    Raises:
+        UserError: flags without a teacher, or beside a recipe that declares its distillation.
+    """
+    asked = hardness is not None or temperature is not None
+    if asked and teacher is None:
+        raise UserError(
+            "Hardness or temperature is given, but no teacher. "
+            "Pass --distill_teacher, or leave those flags away."
+        )
+    if recipe is None or teacher is None or (recipe.declares_distillation and not asked):
+        return recipe
+    from helpers.recipes import with_distillation
+
+    return with_distillation(
+        recipe,
+        hardness=1.0 if hardness is None else hardness,
+        temperature=2.0 if temperature is None else temperature,
+    )
+
+
 def check_request(
     model: str | Path | Checkpoint,
     recipe: "Recipe | None",

@@ -45,7 +45,10 @@ def read_file(file: Path) -> "Dataset":
         raise UserError(f"There is no data file {file}. Check the path.")
     try:
         frame = _parse(file)
-    except (ValueError, UnicodeDecodeError) as error:
+        rows = Dataset.from_pandas(frame, preserve_index=False)
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:  # Arrow raises these for columns of mixed types
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{file} is not a readable {file.suffix} file ({reason}). "
@@ -53,7 +56,13 @@ def read_file(file: Path) -> "Dataset":
         ) from error
     if frame.empty:
         raise UserError(f"{file} holds no rows. Give a file with a header and data.")
-    return Dataset.from_pandas(frame, preserve_index=False)
+    if not isinstance(frame.index, pd.RangeIndex):
+        # Pandas takes the first column for an index then, and shifts all the others.
+        raise UserError(
+            f"{file}: its lines have more columns than its header. "
+            "Quote texts that hold the separator, or name every column."
+        )
+    return rows
 
 
 def _parse(file: Path) -> pd.DataFrame:
@@ -65,7 +74,7 @@ def _parse(file: Path) -> pd.DataFrame:
         # A tsv of GLUE quotes nothing, and a lone quotation mark would swallow lines.
         return pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
     if file.suffix in (".json", ".jsonl"):
-        head = file.read_text("utf-8")[:1]
+        head = file.read_text("utf-8-sig").lstrip()[:1]
         return pd.read_json(file, lines=head != "[")
     raise UserError(f"{file.name}: a data file ends in .csv, .tsv, .json or .jsonl.")
 
@@ -124,6 +133,8 @@ def number_labels(
     for column in (text, label):
         if column not in validation.column_names:
             raise UserError(f"The validation data has no column {column!r}, the train data has.")
+    for split, where in ((train, "train"), (validation, "validation")):
+        refuse_missing(split[label], label, where)
     names = label_names(train, label)
     unknown = sorted({str(v) for v in validation[label]} - {str(n) for n in names})
     if unknown:
@@ -140,6 +151,16 @@ def number_labels(
     return splits[0], splits[1], shown
 
 
+def refuse_missing(labels: list, column: str, split: str) -> None:
+    """Refuse rows without a label, which would become a class of their own."""
+    empty = [i for i, value in enumerate(labels, start=1) if value in (None, "") or value != value]
+    if empty:
+        raise UserError(
+            f"{len(empty)} {split} rows have no {column!r} (first: row {empty[0]}). "
+            "Fill it in or take them out."
+        )
+
+
 def label_names(train: "Dataset", label: str) -> list:
     """Return the distinct labels of the train split in a stable order."""
     feature = train.features[label]
@@ -148,15 +169,16 @@ def label_names(train: "Dataset", label: str) -> list:
     names = sorted(set(train[label]), key=lambda v: (isinstance(v, str), v))
     if 2 <= len(names) <= MOST_CLASSES and not isinstance(names[0], float):
         return names
+    kind = "fractions" if isinstance(names[0], float) else "values"
     raise UserError(
-        f"Column {label!r} holds {len(names)} different values; a classification needs 2 to "
-        f"{MOST_CLASSES}. Name another column with --label_column."
+        f"Column {label!r} holds {len(names)} different {kind}; a classification needs 2 to "
+        f"{MOST_CLASSES} words or whole numbers. Name another column with --label_column."
     )
 
 
 def _renamed(split: "Dataset", text: str, label: str, number: dict[str, int]) -> "Dataset":
     from datasets import Dataset
 
-    texts = [str(value).strip() for value in split[text]]
+    texts = ["" if value is None else str(value).strip() for value in split[text]]
     labels = [number[str(value)] for value in split[label]]
     return Dataset.from_dict({"text": texts, "label": labels})

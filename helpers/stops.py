@@ -19,6 +19,10 @@ import psutil
 
 from helpers.errors import UserError
 
+NOTES = ("run.json", "proof.json")
+# Seconds; the start of a process is known to a hundredth only.
+CLOCK_ROUNDING = 1.0
+
 
 def sha256(file: Path) -> str:
     """Return the sha256 of a file in hexadecimal digits."""
@@ -36,7 +40,7 @@ def writing(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     refuse_occupied(folder, overwrite)
     partial = folder.with_name(f".{folder.name}.partial")
     clear_partial(partial)
-    partial.mkdir(parents=True)
+    make_folder(partial)
     (partial / "writer.pid").write_text(str(os.getpid()))
     try:
         yield partial
@@ -48,12 +52,32 @@ def writing(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, or say why that cannot be."""
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            f"No folder can be made in {folder.parent} ({error.strerror}). "
+            "Choose an output folder that can be written."
+        ) from error
+
+
 def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
-    """Refuse a folder that holds something, unless it may be replaced."""
-    if overwrite or not folder.exists():
+    """Refuse a folder that holds something; an earlier run or export in it may be replaced."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file, but it has to name a folder. Choose another name.")
+    if not folder.exists() or not any(folder.iterdir()):
         return
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
+    if any((folder / note).is_file() for note in NOTES):
+        if overwrite:
+            return
+    elif overwrite:
+        # Replacing deletes: never what somebody else put there, a home folder say.
+        raise UserError(
+            f"{folder} holds something that no run of this tutorial wrote; it is not deleted. "
+            "Choose another output folder, or delete it yourself."
+        )
     raise UserError(
         f"{folder} already holds something and would be overwritten. "
         "Choose another output folder, delete it, or pass --overwrite_output_dir."
@@ -66,7 +90,7 @@ def clear_partial(partial: Path) -> None:
         return
     note = partial / "writer.pid"
     writer = int(note.read_text() or 0) if note.exists() else 0
-    if writer and writer != os.getpid() and psutil.pid_exists(writer):
+    if writer and writer != os.getpid() and alive(writer, note.stat().st_mtime):
         raise UserError(
             f"Process {writer} is writing {partial.parent / partial.name[1:-8]} right now. "
             "Wait for it, stop it, or choose another output folder."
@@ -74,10 +98,20 @@ def clear_partial(partial: Path) -> None:
     shutil.rmtree(partial)
 
 
+def alive(process: int, since: float) -> bool:
+    """Tell whether a process lives that was there at a time (seconds); numbers are used again."""
+    try:
+        return psutil.Process(process).create_time() <= since + CLOCK_ROUNDING
+    except psutil.NoSuchProcess:
+        return False
+
+
 def write_note(folder: Path, name: str, content: dict[str, Any]) -> None:
     """Write `name` (JSON) into the folder, with the sha256 of every other file in it."""
     skip = {name, "writer.pid"}
-    files = {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.name not in skip}
+    # Folders are left out: the Trainer's own checkpoints, where somebody asked for them.
+    written = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name not in skip]
+    files = {p.name: sha256(p) for p in written}
     (folder / name).write_text(json.dumps({**content, "files": files}, indent=2) + "\n")
 
 
@@ -92,8 +126,15 @@ def read_note(folder: Path, name: str) -> dict[str, Any]:
             f"{folder} is not a finished stop: {name} is missing. "
             "Give a folder that a run wrote to its end, or run that step again."
         )
-    note = json.loads((folder / name).read_text())
-    for file, expected in note["files"].items():
+    try:
+        note = json.loads((folder / name).read_text())
+        files = note["files"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder / name} was damaged after the run ended. "
+            "Delete the folder and run that step again."
+        ) from error
+    for file, expected in files:
         if not (folder / file).is_file() or sha256(folder / file) != expected:
             raise UserError(
                 f"{folder / file} is missing, truncated or was changed after the run ended. "

@@ -153,7 +153,7 @@ def load_task(
     if train_file or validation_file:
         train, validation = sources.from_files(train_file, validation_file)
     elif name == "docs-library":
-        train, validation = sources.embedded(runs_folder() / "cache" / name)
+        train, validation = sources.embedded(runs_folder() / "cache")
     elif name in WELL_KNOWN and (home := os.environ.get("TUTORIAL_DATA_DIR")):
         known = WELL_KNOWN[name]
         train, validation = sources.from_files(

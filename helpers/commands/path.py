@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from helpers.commands import parse, print_json
 from helpers.commands.arguments import JsonArgument, flag
+from helpers.errors import UserError
 
 
 @dataclass
@@ -26,8 +27,10 @@ def main(argv: list[str]) -> int:
     from helpers.tasks import load_task
 
     wanted, output = parse("path", (PathArguments, JsonArgument), argv)
-    task = load_task(wanted.task_name)
     names = wanted.stops or list(path.STEPS)
+    if unknown := [name for name in names if name not in path.STEPS]:
+        raise UserError(f"No stop {unknown[0]!r}. Expected some of {', '.join(path.STEPS)}.")
+    task = load_task(wanted.task_name)
     report = {}
     for name in names:
         made = path.checkpoint(name, task)

@@ -1,0 +1,120 @@
+"""Counting: zeros and int8 are found where they are, and a broken promise is an error."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from helpers import models, sparsity
+from helpers.errors import ProofError
+from helpers.stops import Checkpoint
+
+QUERY = "bert.encoder.layer.0.attention.self.query.weight"
+
+
+def half_zero(rows: int, columns: int) -> np.ndarray:
+    """Return a matrix [rows, columns] of ones whose first half of the rows is zero."""
+    matrix = np.ones((rows, columns), dtype=np.float32)
+    matrix[: rows // 2] = 0
+    return matrix
+
+
+def test_only_exact_zeros_count() -> None:
+    assert sparsity.zeros(np.array([0.0, -0.0, 1e-30, 1.0])) == 0.5
+
+
+def test_layers_are_listed_without_embeddings(tiny_model: Path) -> None:
+    model = models.new_classifier(tiny_model, ["a", "b"])
+    with torch.no_grad():
+        model.bert.encoder.layer[1].output.dense.weight[:16] = 0
+    table = sparsity.layer_sparsity(model)
+    assert len(table) == 2 * 6 + 2, "six matrices a layer, pooler and classifier"
+    assert table.layer.value_counts().to_dict() == {0: 6, 1: 6, -1: 2}
+    found = table[(table.layer == 1) & (table.matrix == "output.dense")].iloc[0]
+    assert (found["rows"], found["columns"], found["sparsity"]) == (32, 64, 0.5)
+    assert table.sparsity.sum() == 0.5, "and no other matrix has a zero"
+
+
+def test_qat_wrappers_are_looked_through(sparse_int8: Checkpoint) -> None:
+    model = models.load_model(sparse_int8)
+    found = sparsity.parameter_sparsity(model, [QUERY])
+    assert found[QUERY] == pytest.approx(0.8, abs=0.01)
+    table = sparsity.layer_sparsity(model)
+    assert len(table) == 14
+    assert not table.matrix.str.contains("module").any()
+
+
+def test_blocks_of_four_are_told_from_single_zeros() -> None:
+    blocks = np.repeat(np.random.default_rng(0).integers(0, 2, (64, 16)), 4, axis=1)
+    assert sparsity.whole_blocks(blocks)
+    assert not sparsity.whole_blocks(np.random.default_rng(0).permuted(blocks, axis=1))
+    assert not sparsity.whole_blocks(np.roll(blocks, 1, axis=1)), "aligned, not just adjacent"
+
+
+def test_a_promise_is_kept_within_half_a_percent() -> None:
+    sparsity.check_sparsity({}, {})
+    sparsity.check_sparsity({"a": 0.804, "b": 0.0}, {"a": 0.8})
+    with pytest.raises(ProofError, match="expected 80.0% zeros in b, found 70.0%") as caught:
+        sparsity.check_sparsity({"a": 0.79, "b": 0.7}, {"a": 0.8, "b": 0.8})
+    assert caught.value.check == "sparsity"
+    with pytest.raises(ProofError, match="found 90.0%"):
+        sparsity.check_sparsity({"a": 0.9}, {"a": 0.8})
+
+
+def test_zeros_may_become_more_but_not_fewer() -> None:
+    sparsity.check_zeros_kept({}, {})
+    sparsity.check_zeros_kept({"a": 0.8}, {"a": 0.9})
+    with pytest.raises(ProofError, match="at least 80.0% zeros in a.*ConstantPruningModifier"):
+        sparsity.check_zeros_kept({"a": 0.8, "b": 0.5}, {"a": 0.7, "b": 0.5})
+
+
+def test_quantized_modules_are_listed_by_kind(dense: Checkpoint, sparse_int8: Checkpoint) -> None:
+    assert sparsity.quantized_modules(models.load_model(dense)).empty
+    kinds = sparsity.quantized_modules(models.load_model(sparse_int8))["kind"].value_counts()
+    # Two layers of six matrices and two attention products, pooler, classifier; three tables.
+    assert kinds.to_dict() == {"Linear": 14, "MatMul": 4, "Embedding": 3}
+
+
+def graph_of(operator: str, weights: np.ndarray, zero_point: int = 0) -> onnx.ModelProto:
+    """Return an ONNX model of one product with stored weights."""
+    names = ["x", "w"] + (["x0", "w0"] if operator == "MatMulInteger" else [])
+    stored = [numpy_helper.from_array(weights, "w")]
+    if operator == "MatMulInteger":
+        stored += [
+            numpy_helper.from_array(np.zeros((), np.uint8), "x0"),
+            numpy_helper.from_array(np.array(zero_point, weights.dtype), "w0"),
+        ]
+    kind = TensorProto.UINT8 if operator == "MatMulInteger" else TensorProto.FLOAT
+    made = TensorProto.INT32 if operator == "MatMulInteger" else TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node(operator, names, ["y"]), helper.make_node("Identity", ["y"], ["z"])],
+        "one product",
+        [helper.make_tensor_value_info("x", kind, [1, weights.shape[0]])],
+        [helper.make_tensor_value_info("z", made, None)],
+        stored,
+    )
+    return helper.make_model(graph)
+
+
+def test_products_and_zeros_of_a_float_graph(tmp_path: Path) -> None:
+    model = graph_of("MatMul", half_zero(8, 4))
+    onnx.save(model, tmp_path / "m.onnx")
+    assert sparsity.operators(model.graph) == {"MatMul": 1, "Identity": 1}
+    assert sparsity.int8_products(model.graph) == 0
+    (row,) = sparsity.onnx_sparsity(tmp_path / "m.onnx").to_dict("records")
+    assert row["weight"] == "w"
+    assert (row["dtype"], row["shape"], row["sparsity"]) == ("float32", (8, 4), 0.5)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+def test_zeros_of_an_int8_graph(kind: type, tmp_path: Path) -> None:
+    """DeepSparse's form keeps unsigned weights, whose zero is stored as 128."""
+    zero = 128 if kind is np.uint8 else 0
+    model = graph_of("MatMulInteger", (half_zero(8, 4) + zero).astype(kind), zero)
+    onnx.save(model, tmp_path / "m.onnx")
+    assert sparsity.int8_products(model.graph) == 1
+    (row,) = sparsity.onnx_sparsity(tmp_path / "m.onnx").to_dict("records")
+    assert (row["operator"], row["sparsity"]) == ("MatMulInteger", 0.5)

@@ -1,0 +1,254 @@
+"""Tasks: rows from files of every kind, and data that would mislead is refused."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import load_task, sources, tasks, tiers
+from helpers.errors import UserError
+from helpers.tasks import Task
+
+ROWS = [("a good film", "good"), ("a bad film", "bad"), ('a "fine" film', "good")]
+
+
+def write(file: Path, rows: list[tuple], columns: tuple[str, str] = ("text", "label")) -> Path:
+    """Write rows in the format the file's name asks for."""
+    objects = [dict(zip(columns, row, strict=True)) for row in rows]
+    if file.suffix == ".json":
+        content = json.dumps(objects)
+    elif file.suffix == ".jsonl":
+        content = "".join(json.dumps(row) + "\n" for row in objects)
+    else:
+        mark, quote = (",", '"') if file.suffix == ".csv" else ("\t", "")
+        cells = [[f"{quote}{t}{quote}" if quote else t, str(v)] for t, v in quoted(rows, quote)]
+        content = "".join(mark.join(line) + "\n" for line in [list(columns), *cells])
+    file.write_text(content, encoding="utf-8")
+    return file
+
+
+def quoted(rows: list[tuple], quote: str) -> list[tuple]:
+    """Double the quotation marks inside a csv's texts."""
+    return [(text.replace('"', '""') if quote else text, label) for text, label in rows]
+
+
+def load(folder: Path, rows: list[tuple] = ROWS, **options: object) -> Task:
+    """Load a task whose train and validation files hold the same rows."""
+    file = write(folder / "data.csv", rows)
+    return load_task("mine", train_file=file, validation_file=file, **options)
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl"])
+def test_every_kind_of_file_gives_the_same_task(kind: str, tmp_path: Path) -> None:
+    file = write(tmp_path / f"data.{kind}", ROWS)
+    task = load_task("mine", train_file=file, validation_file=file)
+    assert task.labels == ["bad", "good"]
+    assert list(zip(task.train["text"], task.train["label"], strict=True)) == [
+        (text, ["bad", "good"].index(label)) for text, label in ROWS
+    ]
+    assert task.fingerprint == load(tmp_path).fingerprint
+
+
+def test_numeric_labels_keep_the_order_of_their_numbers(tmp_path: Path) -> None:
+    task = load(tmp_path, [("a", 10), ("b", 9), ("c", 0)])
+    assert task.labels == ["0", "9", "10"]
+    assert task.train["label"] == [2, 1, 0]
+
+
+def test_fractions_are_no_classes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="2 different fractions.*whole numbers"):
+        load(tmp_path, [("a", 0.0), ("b", 1.0)])
+
+
+@pytest.mark.parametrize("rows", [[("a", 1), ("b", 1)], [(f"t{i}", i) for i in range(1001)]])
+def test_too_few_or_too_many_classes_are_refused(rows: list[tuple], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a classification needs 2 to 1000"):
+        load(tmp_path, rows)
+
+
+@pytest.mark.parametrize(
+    "columns", [("sentence", "label"), ("review", "sentiment"), ("question", "intent")]
+)
+def test_usual_column_names_are_found(columns: tuple[str, str], tmp_path: Path) -> None:
+    file = write(tmp_path / "data.csv", ROWS, columns)
+    assert len(load_task("mine", train_file=file, validation_file=file).train) == 3
+
+
+def test_unusual_columns_are_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "data.csv", ROWS, ("what", "kind"))
+    files = {"train_file": file, "validation_file": file}
+    task = load_task("mine", text_column="what", label_column="kind", **files)
+    assert task.labels == ["bad", "good"]
+    with pytest.raises(UserError, match="No column text / sentence.*has what, kind.*text_column"):
+        load_task("mine", **files)
+    with pytest.raises(UserError, match="No column flavour.*--label_column"):
+        load_task("mine", text_column="what", label_column="flavour", **files)
+
+
+def test_a_quotation_mark_in_a_tsv_swallows_no_lines(tmp_path: Path) -> None:
+    rows = [('he said " and left', 0), ("second", 1), ('" third', 0), ("fourth", 1)]
+    file = write(tmp_path / "data.tsv", rows)
+    task = load_task("mine", train_file=file, validation_file=file)
+    assert task.train["text"] == [text for text, _ in rows]
+
+
+def test_words_that_pandas_takes_for_nothing_stay_words(tmp_path: Path) -> None:
+    task = load(tmp_path, [("null", "None"), ("NA", "nan")])
+    assert task.train["text"] == ["null", "NA"]
+    assert task.labels == ["None", "nan"]
+
+
+@pytest.mark.skipif("TUTORIAL_DATA_DIR" not in os.environ, reason="TUTORIAL_DATA_DIR is not set")
+def test_a_well_known_set_is_read_from_the_data_folder() -> None:
+    task = load_task("sst2", tier=tiers.TIERS["full"])
+    assert (len(task.validation), task.labels) == (872, ["0", "1"])
+    assert len(task.train) > 60_000
+
+
+def test_a_well_known_set_is_looked_up_in_the_folder_of_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTORIAL_DATA_DIR", str(tmp_path))
+    (tmp_path / "sst2").mkdir()
+    for split in ("train", "validation"):
+        write(tmp_path / "sst2" / f"{split}.tsv", [("fine", 1), ("poor", 0)], ("sentence", "label"))
+    assert load_task("sst2").train["label"] == [1, 0]
+
+
+def test_an_unknown_name_without_a_network_is_refused() -> None:
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    with pytest.raises(UserError, match="No data set 'nobody/nothing-here'.*docs-library"):
+        load_task("nobody/nothing-here")
+
+
+def damaged_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Write one file for each kind of damage; return it with what the error has to say."""
+    contents = {
+        "empty.csv": (b"", "holds no rows"),
+        "header.tsv": (b"text\tlabel\n", "holds no rows"),
+        "latin.csv": ("text,label\nschön,1\n".encode("latin-1"), "not a readable .csv.*UTF-8"),
+        "broken.json": (b'[{"text": "a", "label"', "not a readable .json"),
+        "lines.jsonl": (b'{"text": "a", "label": 0}\nnothing\n', "not a readable .jsonl"),
+        "mixed.json": (b'[{"text":"a","label":0},{"text":"b","label":"x"}]', "not a readable"),
+        "ragged.csv": (b"text,label\na,0\nb,1,2,3\n", "not a readable .csv"),
+        "commas.csv": (b"text,label\nwell, a,0\nso, b,1\n", "more columns than its header"),
+        "notes.txt": (b"text,label\na,0\n", "ends in .csv, .tsv, .json or .jsonl"),
+        "unlabelled.csv": (b"text,label\na,x\nb,\nc,y\n", r"1 train rows have no 'label'.*row 2"),
+        "null.json": (b'[{"text":"a","label":"x"},{"text":"b","label":null}]', "row 2"),
+    }
+    for name, (content, _) in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: (folder / name, message) for name, (_, message) in contents.items()}
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    for name, (file, message) in damaged_files(tmp_path).items():
+        with pytest.raises(UserError, match=message) as caught:
+            load_task("mine", train_file=file, validation_file=file)
+        assert len(str(caught.value).splitlines()) <= 2, name
+
+
+def test_missing_files_are_refused(tmp_path: Path) -> None:
+    there = write(tmp_path / "data.csv", ROWS)
+    with pytest.raises(UserError, match="There is no data file"):
+        load_task("mine", train_file=tmp_path / "absent.csv", validation_file=there)
+    with pytest.raises(UserError, match="validation_file is missing. Give both"):
+        load_task("mine", train_file=there)
+    with pytest.raises(UserError, match="train_file is missing"):
+        load_task("mine", validation_file=there)
+
+
+def test_validation_has_to_fit_train(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", ROWS)
+    strange = write(tmp_path / "strange.csv", [*ROWS, ("odd", "ugly")])
+    with pytest.raises(UserError, match="labels that train does not: ugly"):
+        load_task("mine", train_file=train, validation_file=strange)
+    other = write(tmp_path / "other.csv", ROWS, ("text", "class"))
+    with pytest.raises(UserError, match="validation data has no column 'label'"):
+        load_task("mine", train_file=train, validation_file=other)
+
+
+def test_sequences_longer_than_the_model_takes_are_refused(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    from helpers.models import load_tokenizer
+
+    task, tokenizer = load(tmp_path, max_seq_length=65), load_tokenizer(tiny_model)
+    with pytest.raises(UserError, match="max_seq_length is 65.*at most 64 tokens.*64 or less"):
+        task.encode(tokenizer, task.train)
+
+
+def test_texts_are_cut_at_the_length(tmp_path: Path, tiny_model: Path) -> None:
+    from helpers.models import load_tokenizer
+
+    task = load(tmp_path, [("word " * 50, 0), ("short", 1)], max_seq_length=16)
+    rows = task.encode(load_tokenizer(tiny_model), task.train)
+    assert rows["length"] == [16, 3]
+    assert rows["labels"] == [0, 1]
+    assert "text" not in rows.column_names
+
+
+def test_the_fingerprint_changes_with_the_data_and_only_with_it(tmp_path: Path) -> None:
+    task = load(tmp_path)
+    assert task.fingerprint == load(tmp_path).fingerprint
+    changed = [
+        load(tmp_path, [("A good film", "good"), *ROWS[1:]]),
+        load(tmp_path, [("a good film", "bad"), *ROWS[1:]]),
+        load(tmp_path, ROWS[::-1]),
+        load(tmp_path, [*ROWS, ROWS[0]]),
+        load(tmp_path, [(text, label.upper()) for text, label in ROWS]),
+        load(tmp_path, max_seq_length=8),
+    ]
+    assert len({task.fingerprint, *(other.fingerprint for other in changed)}) == 7
+
+
+def test_shortening_draws_the_same_rows_every_time(tmp_path: Path) -> None:
+    rows = [(f"text {i}", i % 2) for i in range(40)]
+    task = load(tmp_path, rows)
+    short = task.shortened(10, 5)
+    assert (len(short.train), len(short.validation)) == (10, 5)
+    assert short.fingerprint == load(tmp_path, rows).shortened(10, 5).fingerprint
+    assert short.train["text"] != task.train["text"][:10], "drawn, not the first ones"
+    assert set(short.train["text"]) <= set(task.train["text"])
+    assert task.shortened(None, 99).fingerprint == task.fingerprint
+
+
+def test_metrics_are_those_of_scikit_learn(tmp_path: Path) -> None:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(50, 3)), generator.integers(0, 3, 50)
+    found = load(tmp_path).metrics(logits, labels)
+    answers = logits.argmax(axis=1)
+    assert found == {
+        "accuracy": pytest.approx(accuracy_score(labels, answers)),
+        "f1_macro": pytest.approx(f1_score(labels, answers, average="macro")),
+    }
+    assert load(tmp_path).metrics(np.eye(3), np.arange(3)) == {"accuracy": 1.0, "f1_macro": 1.0}
+
+
+def test_a_sample_shows_labels_in_words(tmp_path: Path) -> None:
+    sample = load(tmp_path).sample(2)
+    assert set(map(tuple, sample.to_numpy())) <= set(ROWS)
+    assert len(load(tmp_path).sample(99)) == 3
+
+
+def test_class_labels_of_a_hub_set_keep_their_names() -> None:
+    """A hub set carries its names in the type of the column, not in its values."""
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    kinds = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
+    split = Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=kinds)
+    train, _, labels = sources.number_labels(split, split, "text", "label")
+    assert (labels, train["label"]) == (["neg", "pos"], [1, 0])
+    hidden = Dataset.from_dict({"text": ["a"], "label": [-1]})
+    with pytest.raises(UserError, match="labels that train does not: -1"):
+        sources.number_labels(split, hidden, "text", "label")
+
+
+def test_check_length_takes_the_limit_itself() -> None:
+    tasks.check_length(512, 512)
+    with pytest.raises(UserError):
+        tasks.check_length(513, 512)
