@@ -72,9 +72,11 @@ def epochs(step: Step) -> float:
 
 def settings(stop: str) -> dict[str, float]:
     """Return the training arguments of a stop that depend on the size of the run."""
+    tier = tiers.current()
     return {
         "num_train_epochs": epochs(STEPS[stop]),
-        "per_device_train_batch_size": tiers.current().batch_size,
+        "per_device_train_batch_size": tier.batch_size,
+        "learning_rate": tier.learning_rate,
     }
 
 

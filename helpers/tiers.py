@@ -16,6 +16,7 @@ class Tier:
         dense_epochs: epochs of the plain fine-tune.
         recipe_epochs: epochs a pruning recipe is rescaled to.
         quant_epochs: epochs a recipe that only quantizes is rescaled to.
+        learning_rate: of the plain fine-tune; recipes bring their own.
         max_seq_length: tokens kept of a text.
         batch_size: rows of one training step.
         benchmark_rounds: timed calls of each model on each engine.
@@ -28,6 +29,7 @@ class Tier:
     dense_epochs: float
     recipe_epochs: float
     quant_epochs: float
+    learning_rate: float
     max_seq_length: int = 64
     batch_size: int = 32
     benchmark_rounds: int = 60
@@ -35,9 +37,13 @@ class Tier:
 
 
 TIERS = {
-    "smoke": Tier("smoke", 160, 200, 1, 2, 1, 32, 16, benchmark_rounds=5, proof_examples=200),
-    "laptop": Tier("laptop", 6000, 1000, 2, 3, 1),
-    "full": Tier("full", None, None, 2, 3, 1, 128, 32, benchmark_rounds=200, proof_examples=872),
+    "smoke": Tier(
+        "smoke", 160, 200, 1, 2, 1, 1.5e-4, 32, 16, benchmark_rounds=5, proof_examples=200
+    ),
+    "laptop": Tier("laptop", 6000, 1000, 2, 2, 1, 1.5e-4, max_seq_length=80),
+    "full": Tier(
+        "full", None, None, 2, 3, 1, 8e-5, 128, 32, benchmark_rounds=200, proof_examples=872
+    ),
 }
 
 

@@ -133,7 +133,8 @@ def make_trainer(
         teacher=RecordedTeacher() if teacher else "disable",
         args=args,
         train_dataset=train,
-        eval_dataset=task.encode(tokenizer, task.validation),
+        # Sorted, so that a batch of short texts is not padded to the longest of all.
+        eval_dataset=task.encode(tokenizer, task.validation).sort("length"),
         tokenizer=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=lambda answer: task.metrics(answer.predictions, answer.label_ids),
