@@ -106,3 +106,18 @@ def weight_file_name(quantized: bool) -> str:
     ourselves, but a reader may hand our checkpoint to those tools.
     """
     return "pytorch_model.bin" if quantized else "model.safetensors"
+
+
+def share_learning_rate(optimizer: torch.optim.Optimizer) -> None:
+    """Let the Trainer see, and its scheduler set, the learning rate that is really used.
+
+    Symptom: the logged learning rate stays constant whatever the recipe says; and with a recipe
+    that has no learning-rate modifier, the Trainer's own schedule has no effect.
+    Cause: Accelerate reloads the optimizer's state. SparseML's `ScheduledOptimizer` inherits
+    that method, so it ends up with parameter groups of its own beside those of the optimizer it
+    wraps.
+    """
+    scheduled = getattr(optimizer, "optimizer", optimizer)
+    if type(scheduled).__name__ == "ScheduledOptimizer":
+        scheduled.__dict__.pop("param_groups", None)
+        scheduled.__dict__.pop("state", None)

@@ -91,8 +91,8 @@ def accuracies(scores: Mapping[str, float], chance: float | None = None) -> "Fig
     axis.set(xlabel="validation accuracy (%)", xlim=(0, 105))
     if chance is not None:
         axis.axvline(100 * chance, color=GREY, linestyle=":", linewidth=1.2)
-        axis.annotate(" guessing", (100 * chance, 0.99), color=GREY, va="top",
-                      xycoords=axis.get_xaxis_transform(), fontsize=8)  # fmt: skip
+        place = {"xycoords": axis.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+        axis.annotate("guessing", (100 * chance, 1.0), color=GREY, fontsize=8, **place)
     return figure
 
 

@@ -15,7 +15,12 @@ import torch
 from sparseml.transformers.sparsification import Trainer
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from torch import nn
-from transformers import DataCollatorWithPadding
+from transformers import (
+    DataCollatorWithPadding,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 from transformers import Trainer as PlainTrainer
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -90,6 +95,21 @@ class RecipeTrainer(Trainer):
         """Say nothing: the zeros are counted by our own check, not by a log line."""
 
 
+class SharedLearningRate(TrainerCallback):
+    """Applies `compat.share_learning_rate` when the optimizer is ready."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer,
+        **kwargs: Any,
+    ) -> None:
+        """Called by the Trainer after Accelerate has prepared the optimizer."""
+        compat.share_learning_rate(optimizer)
+
+
 class RecordedTeacher(nn.Module):
     """A teacher whose answers were written down before: they are the same in every epoch.
 
@@ -137,6 +157,7 @@ def make_trainer(
         eval_dataset=task.encode(tokenizer, task.validation).sort("length"),
         tokenizer=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
+        callbacks=[SharedLearningRate()],
         compute_metrics=lambda answer: task.metrics(answer.predictions, answer.label_ids),
     )
 

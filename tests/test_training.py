@@ -183,3 +183,14 @@ def test_no_sparse_logs_folder_is_left(
     recipe = helpers.load_recipe("minilm-6layers_prune80", num_epochs=1)
     helpers.fine_tune(tiny_task, dense, tmp_path / "out", recipe=recipe, **QUICK)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_the_learning_rate_is_the_recipes(pruned: Checkpoint) -> None:
+    """Without `compat.share_learning_rate` the log repeats the Trainer's constant."""
+    logged = [row["learning_rate"] for row in pruned.run["history"] if "learning_rate" in row]
+    assert logged[0] > logged[-1]
+    assert max(logged) < 2e-4
+    planned = helpers.load_recipe("minilm-6layers_prune80", num_epochs=4).schedule()
+    last = [row for row in pruned.run["history"] if "learning_rate" in row][-1]
+    nearest = planned.learning_rate[(planned.epoch - last["epoch"]).abs().idxmin()]
+    assert abs(last["learning_rate"] - nearest) < 1e-5
