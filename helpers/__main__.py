@@ -11,6 +11,7 @@ COMMANDS = {
     "path": "make named stops of the tutorial's path for a task, without notebooks",
     "run_glue": "fine-tune a text classifier, with or without a recipe, and export it",
     "export": "export a finished checkpoint to ONNX and prove the export",
+    "speed": "measure what the CPU settings gain in training",
     "results": "collect measured results and write the README's tables from them",
 }
 

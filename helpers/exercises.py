@@ -38,7 +38,7 @@ def prunable_share(answer: float | None, checkpoint: Checkpoint) -> str:
     model = load_model(checkpoint)
     table = sparsity.layer_sparsity(model)
     encoder = table[table.layer >= 0]
-    inside = int((encoder.rows * encoder.columns).sum())
+    inside = int((encoder["rows"] * encoder["columns"]).sum())
     truth = inside / sum(p.numel() for p in model.parameters())
     slip = (
         "Divide the encoder's weights by ALL parameters; the embedding tables are the larger half."
@@ -69,11 +69,12 @@ def int8_products(answer: float | None, checkpoint: Checkpoint) -> str:
     """03: how many matrix products of one forward pass are now int8?"""
     if answer is None:
         return WAITING
-    kinds = sparsity.quantized_modules(load_model(checkpoint))["kind"].value_counts()
-    truth = int(kinds["Linear"] + kinds["MatMul"])
-    if answer == kinds["Linear"]:
+    modules = sparsity.quantized_modules(load_model(checkpoint))
+    kinds = modules["kind"].value_counts()
+    truth = int(kinds.get("Linear", 0) + kinds.get("MatMul", 0))
+    if answer == kinds.get("Linear") != truth:
         return "Nearly: those are the weight matrices. Attention multiplies activations, too."
-    if answer == len(sparsity.quantized_modules(load_model(checkpoint))):
+    if answer == len(modules) != truth:
         return "Nearly: the embedding tables are int8 as well, but looking up is no product."
     slip = "Count per layer: six weight matrices and two products in attention; then the head's."
     return verdict(answer, truth, nearly=0.0, why_wrong=slip)
@@ -88,17 +89,14 @@ def softened(answer: float | None, logits: list[float], temperature: float) -> s
     scaled = np.exp(np.array(logits) / temperature)
     truth = float(scaled[0] / scaled.sum())
     unscaled = np.exp(np.array(logits))
-    if abs(answer - unscaled[0] / unscaled.sum()) < 0.01:
+    if temperature != 1 and abs(answer - unscaled[0] / unscaled.sum()) < 0.01:
         return "Nearly: that is temperature 1. Divide the logits by the temperature first."
     slip = "softmax(logits / T): divide, exponentiate, then divide by the sum."
     return verdict(answer, truth, nearly=0.1, why_wrong=slip)
 
 
 def bits_per_weight(answer: float | None, model: OnnxModel, zipped_bytes: int) -> str:
-    """05: how many bits does one encoder weight take in the zipped file, embeddings set aside?
-
-    The zipped file also holds the embedding tables, so the truth is taken over all parameters.
-    """
+    """05: how many bits does one stored value take, on average, in the zipped file?"""
     if answer is None:
         return WAITING
     import onnx

@@ -4,11 +4,10 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from tqdm import tqdm
 
@@ -33,10 +32,14 @@ def ordered(names: list[str] | None = None) -> list[Path]:
     every = sorted(FOLDER.glob("[0-9]*.ipynb"))
     if not names:
         return every
-    chosen = [file for name in names for file in every if file.stem.startswith(Path(name).stem)]
-    if len(chosen) >= len(names):
-        return chosen
-    raise UserError(f"No notebook like {names}. There are {', '.join(f.stem for f in every)}.")
+    chosen = []
+    for name in names:
+        found = [file for file in every if file.stem.startswith(Path(name).stem)]
+        if not name or not found:
+            there = ", ".join(file.stem for file in every)
+            raise UserError(f"No notebook is called {name!r}. Expected one of {there}.")
+        chosen += [file for file in found if file not in chosen]
+    return chosen
 
 
 def run(file: Path) -> tuple[NotebookNode, float]:
@@ -46,7 +49,7 @@ def run(file: Path) -> tuple[NotebookNode, float]:
         The executed notebook and the minutes it took.
 
     Raises:
-        CellFailed: at the first cell that raises.
+        CellFailed: at the first cell that raises, or takes longer than `CELL_SECONDS`.
     """
     notebook = nbformat.read(file, as_version=4)
     client = NotebookClient(
@@ -61,9 +64,20 @@ def run(file: Path) -> tuple[NotebookNode, float]:
         try:
             client.execute()
         except CellExecutionError as error:
-            raise CellFailed(f"{file.name}: {error.ename}: {error.evalue}") from error
+            reason = f"{error.ename}: {error.evalue}"
+            raise CellFailed(f"{file.name}, cell {failing(notebook)}: {reason}") from error
+        except (CellTimeoutError, DeadKernelError) as error:
+            raise CellFailed(f"{file.name}: {type(error).__name__}: {error}") from error
         bar.update(bar.total - bar.n)
     return notebook, (time.monotonic() - began) / 60
+
+
+def failing(notebook: NotebookNode) -> int | None:
+    """Return the number of the cell (from 1) that holds an error, None if none does."""
+    for number, cell in enumerate(notebook.cells, start=1):
+        if any(output.output_type == "error" for output in cell.get("outputs", [])):
+            return number
+    return None
 
 
 def lightened(notebook: NotebookNode, minutes: float, tier: str) -> NotebookNode:
@@ -99,12 +113,3 @@ def light_outputs(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
         if "application/vnd.jupyter.widget-view+json" in data:
             continue
         yield output
-
-
-def measured(notebook: NotebookNode) -> dict[str, Any]:
-    """Return what a notebook printed under the tag `result`, as text by cell number."""
-    return {
-        str(i): "".join(o.get("text", "") for o in cell.outputs)
-        for i, cell in enumerate(notebook.cells)
-        if "result" in cell.metadata.get("tags", [])
-    }

@@ -41,7 +41,9 @@ def new_figure(width: float = 7.5, height: float = 3.4, columns: int = 1) -> tup
 
 def learning_curve(checkpoint: Checkpoint) -> "Figure":
     """Draw loss over the epochs, and the accuracy on unseen rows after each."""
-    history = pd.DataFrame(checkpoint.run["history"])
+    # Named, since a run of a few steps logs no training loss at all.
+    columns = ["epoch", "loss", "eval_loss", "eval_accuracy"]
+    history = pd.DataFrame(checkpoint.run["history"], columns=columns)
     figure, (left, right) = new_figure(columns=2)
     train = history.dropna(subset=["loss"])
     left.plot(train.epoch, train.loss, color=BLUE, label="train")
@@ -75,7 +77,7 @@ def sparsity_map(table: pd.DataFrame, title: str) -> "Figure":
     names = [name.replace("attention.", "att.").replace(".dense", "") for name in grid.columns]
     axis.set_xticks(range(len(names)), names, rotation=20, ha="right")
     axis.set_yticks(range(len(grid)), grid.index)
-    axis.set(ylabel="encoder layer")
+    axis.set(xlabel="weight matrix", ylabel="encoder layer")
     axis.set_title(title, loc="left", fontsize=11)
     figure.colorbar(image, label="zeros (%)")
     return figure
@@ -88,7 +90,7 @@ def accuracies(scores: Mapping[str, float], chance: float | None = None) -> "Fig
     bars = axis.barh(list(scores), values, color=SHADES[: len(values)], edgecolor=BLUE)
     axis.bar_label(bars, fmt="%.1f", padding=3)
     axis.invert_yaxis()
-    axis.set(xlabel="validation accuracy (%)", xlim=(0, 105))
+    axis.set(xlabel="validation accuracy (%)", ylabel="model", xlim=(0, 105))
     if chance is not None:
         axis.axvline(100 * chance, color=GREY, linestyle=":", linewidth=1.2)
         place = {"xycoords": axis.get_xaxis_transform(), "ha": "center", "va": "bottom"}
@@ -114,7 +116,7 @@ def sizes(table: pd.DataFrame) -> "Figure":
         axis.bar_label(bars, fmt="%.1f", padding=3)
     axis.set_yticks(places, table.index)
     axis.invert_yaxis()
-    axis.set(xlabel="size of model.onnx (MB)", xlim=(0, 1.12 * table.file_mb.max()))
+    axis.set(xlabel="size of model.onnx (MB)", ylabel="model", xlim=(0, 1.12 * table.file_mb.max()))
     axis.legend(frameon=False, loc="lower right")
     return figure
 

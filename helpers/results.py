@@ -15,6 +15,7 @@ from helpers.stops import Checkpoint, OnnxModel
 
 FOLDER = environment.REPOSITORY / "results"
 README = environment.REPOSITORY / "README.md"
+UNMEASURED = "Not measured yet."
 KEPT = ("metrics", "minutes", "steps", "rows", "recipe", "peak_memory_gb", "request", "finished")
 
 
@@ -67,7 +68,7 @@ def speed_table(found: dict[str, Any]) -> str:
     base = {
         r["batch_size"]: r["median_ms"]
         for r in rows
-        if r["model"] == "dense" and r["engine"] == "onnxruntime"
+        if (r["model"], r["engine"], r["error"]) == ("dense", "onnxruntime", None)
     }
     lines = [
         "| model | engine | batch | median ms | 10 % to 90 % | times dense ONNX Runtime |",
@@ -78,9 +79,10 @@ def speed_table(found: dict[str, Any]) -> str:
         if r["error"]:
             lines.append(f"{head} - | - | {r['error'].splitlines()[0][:80]} |")
             continue
-        times = base[r["batch_size"]] / r["median_ms"]
+        against = base.get(r["batch_size"])
+        times = f"{against / r['median_ms']:.1f}" if against else "-"
         lines.append(
-            f"{head} {r['median_ms']:.1f} | {r['p10_ms']:.1f} to {r['p90_ms']:.1f} | {times:.1f} |"
+            f"{head} {r['median_ms']:.1f} | {r['p10_ms']:.1f} to {r['p90_ms']:.1f} | {times} |"
         )
     return "\n".join(lines)
 
@@ -98,7 +100,9 @@ def machine_line(found: dict[str, Any]) -> str:
 
 
 def section(file: Path) -> str:
-    """Return the README's section for one results file."""
+    """Return the README's section for one results file; one plain line while there is none."""
+    if not file.is_file():
+        return UNMEASURED
     found = json.loads(file.read_text())
     parts = [accuracy_table(found), speed_table(found), machine_line(found)]
     return "\n\n".join(part for part in parts if part)

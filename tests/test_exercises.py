@@ -1,0 +1,155 @@
+"""Exercises: the check computes the truth, and the solution printed in a notebook is right.
+
+The solutions are taken out of the notebooks' folded cells and run, so that text and check cannot
+drift apart.
+"""
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+import helpers
+from helpers import compat, exercises, models, notebooks, sparsity
+from helpers.export import export_onnx
+from helpers.stops import Checkpoint, OnnxModel
+from helpers.tasks import Task
+
+SIX_LAYERS = {
+    "hidden_size": 32,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def int8(
+    sparse_int8: Checkpoint, tiny_task: Task, tmp_path_factory: pytest.TempPathFactory
+) -> OnnxModel:
+    """Return the export of the tiny sparse int8 model."""
+    return export_onnx(sparse_int8, tiny_task, tmp_path_factory.mktemp("exercises") / "int8")
+
+
+@pytest.fixture
+def six_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the check of 03 see a model with as many layers as MiniLM, as QAT leaves it."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    model = BertForSequenceClassification(BertConfig(**SIX_LAYERS))
+    compat.make_attention_quantizable(model)
+    helpers.load_recipe("minilm-6layers_quant").manager().apply(model)
+    monkeypatch.setattr(exercises, "load_model", lambda checkpoint: model)
+
+
+def solution(notebook: str, **names: Any) -> float:
+    """Return the answer that the folded solution of a notebook computes from these names."""
+    (file,) = notebooks.ordered([notebook])
+    cells = nbformat.read(file, as_version=4).cells
+    (text,) = [cell.source for cell in cells if "<summary>Solution" in cell.source]
+    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    line = re.search(r"`(answer = [^`]+)`", text)
+    exec(block[1] if block else line[1], names)  # noqa: S102 - our own notebook's text
+    return float(names["answer"])
+
+
+def head(text: str) -> str:
+    """Return the first word of a judgement: Right, Nearly or Not."""
+    return re.split(r"\W", text)[0]
+
+
+def test_without_an_answer_nothing_is_computed() -> None:
+    nothing: Any = None
+    waiting = [
+        exercises.prunable_share(None, nothing),
+        exercises.first_sparsity(None, nothing),
+        exercises.int8_products(None, nothing),
+        exercises.softened(None, nothing, 2.0),
+        exercises.bits_per_weight(None, nothing, 0),
+        exercises.break_even(None, nothing, nothing, 1),
+    ]
+    assert set(waiting) == {exercises.WAITING}
+
+
+def test_01_share_of_the_encoder(dense: Checkpoint) -> None:
+    table = sparsity.layer_sparsity(models.load_model(dense))
+    truth = solution("01", models=models, dense=dense, table=table)
+    assert 0 < truth < 1
+    assert head(exercises.prunable_share(truth, dense)) == "Right"
+    assert head(exercises.prunable_share(1.06 * truth, dense)) == "Nearly"
+    assert "embedding" in exercises.prunable_share(0.9, dense)
+    assert "between 0 and 1" in exercises.prunable_share(100 * truth, dense)
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2, 4])
+def test_02_sparsity_half_way(num_epochs: int) -> None:
+    recipe = helpers.load_recipe("minilm-6layers_prune80", num_epochs=num_epochs)
+    assert head(exercises.first_sparsity(solution("02"), recipe)) == "Right"
+    assert head(exercises.first_sparsity(73, recipe)) == "Nearly"
+    assert "straight line" in exercises.first_sparsity(40, recipe)
+    assert "asks for percent" in exercises.first_sparsity(0.7, recipe)
+
+
+@pytest.mark.usefixtures("six_layers")
+def test_03_the_printed_solution_fits_six_layers(sparse_int8: Checkpoint) -> None:
+    assert head(exercises.int8_products(solution("03"), sparse_int8)) == "Right"
+
+
+def test_03_int8_products(sparse_int8: Checkpoint) -> None:
+    modules = sparsity.quantized_modules(models.load_model(sparse_int8))
+    # 2 layers x (6 matrices + 2 attention products) + pooler + classifier.
+    assert exercises.int8_products(18, sparse_int8) == "Right: 18."
+    assert "weight matrices" in exercises.int8_products(14, sparse_int8)
+    assert "no product" in exercises.int8_products(len(modules), sparse_int8)
+    assert head(exercises.int8_products(17, sparse_int8)) == "Not"
+
+
+def test_03_a_model_without_int8_has_none(dense: Checkpoint) -> None:
+    assert head(exercises.int8_products(0, dense)) == "Right"
+    assert head(exercises.int8_products(14, dense)) == "Not"
+
+
+def test_04_softened() -> None:
+    logits = [3.0, 1.0, 0.0]
+    truth = solution("04", np=np)
+    assert head(exercises.softened(truth, logits, 2.0)) == "Right"
+    assert head(exercises.softened(1.06 * truth, logits, 2.0)) == "Nearly"
+    at_one = float(np.exp(3) / np.exp(logits).sum())
+    assert "temperature 1" in exercises.softened(at_one, logits, 2.0)
+    assert "softmax" in exercises.softened(0.1, logits, 2.0)
+    assert head(exercises.softened(at_one, logits, 1.0)) == "Right"
+
+
+def test_05_bits_a_value(int8: OnnxModel) -> None:
+    size = exercises.zipped_size(int8.file)
+    truth = solution("05", exercises=exercises, int8=int8)
+    assert 0 < truth < 8
+    assert head(exercises.bits_per_weight(truth, int8, size)) == "Right"
+    assert head(exercises.bits_per_weight(1.1 * truth, int8, size)) == "Nearly"
+    assert "entropy" in exercises.bits_per_weight(2 * truth, int8, size)
+
+
+def test_06_seconds_saved() -> None:
+    calls = 1_000_000
+    truth = solution("06", dense_ms=18.0, best_ms=3.0)
+    assert truth == 15_000
+    assert head(exercises.break_even(truth, 18.0, 3.0, calls)) == "Right"
+    assert head(exercises.break_even(1.06 * truth, 18.0, 3.0, calls)) == "Nearly"
+    assert "milliseconds" in exercises.break_even(1000 * truth, 18.0, 3.0, calls)
+    assert "divided by 1000" in exercises.break_even(18_000, 18.0, 3.0, calls)
+
+
+def test_zipped_size_is_that_of_a_zip(tmp_path: Path) -> None:
+    weights = torch.nn.functional.dropout(torch.rand(300, 1000), p=0.9).numpy()
+    (tmp_path / "weights").write_bytes(weights.tobytes())
+    with zipfile.ZipFile(tmp_path / "w.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / "weights", "weights")
+    (entry,) = zipfile.ZipFile(tmp_path / "w.zip").infolist()
+    found = exercises.zipped_size(tmp_path / "weights")
+    assert found == pytest.approx(entry.compress_size, rel=0.01)
+    assert found < weights.nbytes / 2

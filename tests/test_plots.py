@@ -1,0 +1,132 @@
+"""Pictures: every axis says what it shows and in which unit, and no figure is left open."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from helpers import load_recipe, plots
+from helpers.stops import Checkpoint
+
+# Labels of axes that count things or name them, so that there is no unit to give.
+WITHOUT_UNIT = {"epoch", "model", "weight matrix", "encoder layer"}
+STEPS = [{"epoch": 0.5, "loss": 1.2, "step": 10}, {"epoch": 1.0, "loss": 0.9, "step": 20}]
+SCORES = [
+    {"epoch": 1.0, "eval_loss": 1.0, "eval_accuracy": 0.71, "step": 20},
+    {"epoch": 2.0, "eval_loss": 0.8, "eval_accuracy": 0.75, "step": 40},
+]
+
+
+@pytest.fixture(autouse=True)
+def no_window() -> Iterator[None]:
+    """Draw into memory, and see that nothing is left open: a notebook would show it twice."""
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    yield
+    assert pyplot.get_fignums() == []
+
+
+def checkpoint(history: list[dict]) -> Checkpoint:
+    """Return a checkpoint with this log of its training."""
+    return Checkpoint(Path("dense"), {"history": history})
+
+
+def timings(*rows: tuple[str, str, float]) -> pd.DataFrame:
+    """Return a table as `path.with_quality` does: model, engine, median_ms and the quality."""
+    table = pd.DataFrame(rows, columns=["model", "engine", "median_ms"])
+    return table.assign(accuracy=np.linspace(0.7, 0.8, len(table)), zipped_mb=12.5)
+
+
+def check_labels(axis: Axes) -> None:
+    """Every label is there and, where there is something to measure, ends in its unit."""
+    for label in (axis.get_xlabel(), axis.get_ylabel()):
+        assert label
+        assert label in WITHOUT_UNIT or "(" in label, f"{label} has no unit"
+
+
+def drawn(figure: Figure) -> Figure:
+    """Check the labels of all axes but colour bars, draw for real, and return the figure."""
+    assert isinstance(figure, Figure)
+    for axis in figure.axes:
+        if axis.get_label() != "<colorbar>":
+            check_labels(axis)
+    figure.canvas.draw()
+    return figure
+
+
+def texts(axis: Axes) -> set[str]:
+    """Return the words written into a plot."""
+    return {text.get_text().strip() for text in axis.texts}
+
+
+def test_learning_curve() -> None:
+    left, right = drawn(plots.learning_curve(checkpoint(STEPS + SCORES))).axes
+    assert len(left.lines) == 2
+    assert texts(right) == {"71.0", "75.0"}
+
+
+def test_learning_curve_of_a_run_too_short_to_log_a_loss() -> None:
+    left, _ = drawn(plots.learning_curve(checkpoint(SCORES))).axes
+    assert len(left.lines[0].get_xdata()) == 0
+
+
+def test_sparsity_map() -> None:
+    names = ["attention.self.query", "output.dense"]
+    rows = [(layer, name, 4, 4, 0.8) for layer in (0, 1) for name in names]
+    head = [(-1, "classifier", 2, 4, 0.0)]
+    columns = ["layer", "matrix", "rows", "columns", "sparsity"]
+    figure = drawn(plots.sparsity_map(pd.DataFrame(rows + head, columns=columns), "zeros"))
+    axis, bar = figure.axes
+    assert [text.get_text() for text in axis.texts] == ["80"] * 4, "the head is not in the picture"
+    assert bar.get_ylabel() == "zeros (%)"
+
+
+@pytest.mark.parametrize("chance", [None, 0.2])
+def test_accuracies(chance: float | None) -> None:
+    (axis,) = drawn(plots.accuracies({"dense": 0.812, "prune80": 0.79}, chance=chance)).axes
+    assert {"81.2", "79.0"} <= texts(axis)
+    assert ("guessing" in texts(axis)) == (chance is not None)
+
+
+def test_sizes() -> None:
+    table = pd.DataFrame({"file_mb": [91.0, 23.0], "zipped_mb": [84.0, 9.5]}, index=["a", "b"])
+    (axis,) = drawn(plots.sizes(table)).axes
+    assert {"91.0", "23.0", "84.0", "9.5"} <= texts(axis)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["as it is", "zipped"]
+
+
+def test_bubbles_give_models_shades_and_engines_shapes() -> None:
+    table = timings(
+        ("dense", "onnxruntime", 18.0), ("dense", "deepsparse", 17.0), ("int8", "deepsparse", 4.0)
+    )
+    (axis,) = drawn(plots.bubbles(table, "batch 1")).axes
+    assert len(axis.collections) == 3
+    named = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert named == ["onnxruntime", "deepsparse", "dense", "int8"]
+
+
+def test_bubbles_without_an_engine() -> None:
+    """Where DeepSparse is missing its rows are dropped before; the rest is drawn."""
+    table = timings(("dense", "onnxruntime", 18.0), ("int8", "onnxruntime", 25.0))
+    (axis,) = drawn(plots.bubbles(table, "batch 1")).axes
+    named = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert named == ["onnxruntime", "dense", "int8"]
+
+
+def test_bubbles_of_one_row() -> None:
+    drawn(plots.bubbles(timings(("dense", "onnxruntime", 18.0)), "batch 1"))
+
+
+@pytest.mark.parametrize("name", ["minilm-6layers_prune80", "minilm-6layers_prune80_quant"])
+def test_schedule(name: str) -> None:
+    figure = plots.schedule(load_recipe(name, num_epochs=2))
+    assert isinstance(figure, Figure)
+    figure.canvas.draw()
+    assert all(axis.get_ylabel() for axis in figure.axes)
+    assert any("epoch" in axis.get_xlabel() for axis in figure.axes)

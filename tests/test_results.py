@@ -1,0 +1,200 @@
+"""Results: what runs wrote is collected, stored, and is what the README says."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import environment, results, stops
+from helpers.errors import UserError
+from helpers.measurements import Measurement, save
+
+STORED = sorted(results.FOLDER.glob("*.json"))
+README = results.README.read_text()
+DESCRIBED = ("helpers/*.py", "helpers/commands/*.py", "recipes/*.md", "notebooks/*.ipynb")
+
+
+def run_note(accuracy: float, finished: str, **more: Any) -> dict[str, Any]:
+    """Return what training writes into run.json, as far as it matters here."""
+    return {
+        "metrics": {"accuracy": accuracy, "f1_macro": accuracy},
+        "minutes": 2.5,
+        "steps": 376,
+        "rows": {"train": 6000, "validation": 1000},
+        "recipe": None,
+        "peak_memory_gb": 2.3,
+        "request": {"seed": 42},
+        "finished": finished,
+        "history": [{"loss": 1.0}],
+        **more,
+    }
+
+
+def write_stop(folder: Path, note: str, content: dict[str, Any]) -> None:
+    """Write a finished stop, as training and export do."""
+    with stops.writing(folder) as scratch:
+        (scratch / "weights").write_text(folder.name)
+        stops.write_note(scratch, note, content)
+
+
+def timed(model: str, engine: str, median: float | None, error: str | None = None) -> Measurement:
+    """Return a measurement of batch 1, or a row that failed."""
+    times = {} if median is None else {"median_ms": median, "p10_ms": median - 1, "p90_ms": 20.0}
+    return Measurement(model, engine, 1, 128, 2, "0" * 64, error=error, **times)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of two runs, one export and its timings, at laptop size."""
+    monkeypatch.setenv("TUTORIAL_RUNS", str(tmp_path))
+    monkeypatch.delenv("TUTORIAL_TIER", raising=False)
+    folder = tmp_path / "docs-library" / "laptop"
+    write_stop(folder / "dense", "run.json", run_note(0.80, "2026-01-02 09:00:00"))
+    write_stop(folder / "a_late_one", "run.json", run_note(0.76, "2026-01-02 10:00:00"))
+    checks = [{"check": "int8 products", "expected": 0, "found": 0}]
+    write_stop(folder / "dense-onnx", "proof.json", {"checks": checks})
+    rows = [
+        timed("dense", "onnxruntime", 18.0),
+        timed("a_late_one", "deepsparse", 4.5),
+        timed("a_late_one", "onnxruntime", None, "the child ended\nby signal 6"),
+    ]
+    save(rows, folder / "benchmark.json", environment.describe())
+    return folder
+
+
+def test_collect_gathers_stops_proofs_and_timings(runs: Path) -> None:
+    found = results.collect("docs-library", {"minutes": {"01": 2.0}})
+    assert set(found["stops"]) == {"dense", "a_late_one"}
+    assert set(found["stops"]["dense"]) == set(results.KEPT), "no history, no list of files"
+    assert found["proofs"]["dense-onnx"][0]["check"] == "int8 products"
+    assert len(found["benchmark"]["measurements"]) == 3
+    assert (found["task"], found["tier"]) == ("docs-library", "laptop")
+    assert found["minutes"] == {"01": 2.0}
+    assert {"machine", "versions", "python"} <= set(found)
+
+
+def test_a_damaged_stop_is_not_collected(runs: Path) -> None:
+    (runs / "dense" / "weights").write_text("other")
+    with pytest.raises(UserError, match="was changed after the run ended"):
+        results.collect("docs-library")
+
+
+@pytest.mark.usefixtures("runs")
+def test_collecting_what_was_never_run_is_refused() -> None:
+    with pytest.raises(UserError, match="Nothing was run for sst2 at laptop size"):
+        results.collect("sst2")
+
+
+@pytest.mark.usefixtures("runs")
+def test_accuracy_table_is_in_the_order_of_training() -> None:
+    lines = results.accuracy_table(results.collect("docs-library")).splitlines()
+    assert lines[2] == "| dense | 0.8000 | 1.000 | 2.5 |"
+    assert lines[3] == "| a_late_one | 0.7600 | 0.950 | 2.5 |"
+
+
+@pytest.mark.usefixtures("runs")
+def test_speed_table_tells_factors_and_failures() -> None:
+    lines = results.speed_table(results.collect("docs-library")).splitlines()
+    assert lines[2] == "| dense | onnxruntime | 1 | 18.0 | 17.0 to 20.0 | 1.0 |"
+    assert lines[3] == "| a_late_one | deepsparse | 1 | 4.5 | 3.5 to 20.0 | 4.0 |"
+    assert lines[4] == "| a_late_one | onnxruntime | 1 | - | - | the child ended |"
+    assert len({line.count("|") for line in lines}) == 1, "every row has every column"
+
+
+def test_speed_table_without_the_row_to_compare_with(runs: Path) -> None:
+    rows = [timed("dense", "onnxruntime", None, "not here"), timed("dense", "deepsparse", 9.0)]
+    save(rows, runs / "benchmark.json", environment.describe())
+    table = results.speed_table(results.collect("docs-library"))
+    assert "| dense | deepsparse | 1 | 9.0 | 8.0 to 20.0 | - |" in table
+
+
+def test_without_timings_there_is_no_speed_table(runs: Path) -> None:
+    (runs / "benchmark.json").unlink()
+    assert results.speed_table(results.collect("docs-library")) == ""
+
+
+@pytest.mark.usefixtures("runs")
+def test_stored_results_become_a_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    file = results.store(results.collect("docs-library"), "make tutorial")
+    assert file.name == "docs-library_laptop.json"
+    text = "before\n<!-- results: docs-library_laptop -->\nold\n<!-- end -->\nafter\n"
+    new = results.rendered(text)
+    assert new.startswith("before\n<!-- results: docs-library_laptop -->\n| model |")
+    assert new.endswith("Command: `make tutorial`.\n<!-- end -->\nafter\n")
+    assert "old" not in new
+    assert environment.machine()["cpu"] in new
+    assert results.rendered(new) == new
+
+
+def test_a_section_without_results_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    marks = "<!-- results: a -->\n<!-- end -->\n<!-- results: b -->\nold\n<!-- end -->"
+    line = results.UNMEASURED
+    expected = (
+        f"<!-- results: a -->\n{line}\n<!-- end -->\n<!-- results: b -->\n{line}\n<!-- end -->"
+    )
+    assert results.rendered(marks) == expected
+
+
+@pytest.mark.parametrize("file", STORED, ids=lambda file: file.stem)
+def test_stored_results_say_where_they_come_from(file: Path) -> None:
+    found = json.loads(file.read_text())
+    assert found["command"]
+    assert {"cpu", "cores"} <= set(found["machine"])
+    assert {"torch", "sparseml"} <= set(found["versions"])
+
+
+def test_the_readme_says_what_the_results_say() -> None:
+    """Run `make results` where this fails."""
+    assert re.findall(r"<!-- results: (\S+) -->", README) == ["docs-library_laptop", "sst2_full"]
+    assert results.rendered(README) == README
+
+
+def test_every_stored_result_is_explained() -> None:
+    explained = (results.FOLDER / "README.md").read_text()
+    assert not [file.name for file in STORED if f"`{file.name}`" not in explained]
+
+
+def test_the_readme_names_every_file() -> None:
+    tree = README.partition("```text\n")[2].partition("```")[0]
+    named = Counter(line.split()[0] for line in tree.splitlines() if line.strip())
+    files = Counter(
+        file.name for pattern in DESCRIBED for file in environment.REPOSITORY.glob(pattern)
+    )
+    assert not files - named, "a name that two folders have stands there twice"
+    bare = [line for line in tree.splitlines() if line.strip() and len(line.split()) < 2]
+    assert not bare, "every line has its comment"
+
+
+def test_the_tree_names_nothing_that_is_gone() -> None:
+    tree = README.partition("```text\n")[2].partition("```")[0]
+    named = re.findall(r"^ *([\w.-]+\.(?:py|md|ipynb|sh|toml|lock|yml))(?= )", tree, re.MULTILINE)
+    there = {
+        file.name
+        for pattern in ("*", "*/*", "helpers/commands/*")
+        for file in environment.REPOSITORY.glob(pattern)
+    }
+    assert not set(named) - there
+
+
+def test_links_in_the_readme_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    local = [target for target in targets if "://" not in target]
+    assert local
+    assert not [target for target in local if not (environment.REPOSITORY / target).exists()]
+
+
+def test_the_readme_asks_for_the_disk_that_the_set_up_asks_for() -> None:
+    setup = (environment.REPOSITORY / "tools" / "setup.sh").read_text()
+    (needed,) = re.findall(r"^NEEDED_GB=(\d+)$", setup, re.MULTILINE)
+    assert f"{needed} GB of disk" in README
+
+
+def test_the_readme_says_the_end_of_life_early() -> None:
+    opening = README[: README.index("## Start")]
+    for fact in ("2 June 2025", "1.8.0", "1.9.0", "Python 3.11", "Linux", "production"):
+        assert fact in opening, fact
