@@ -43,7 +43,7 @@ STEPS = {
     "prune80": Step("dense", "02_prune_with_recipe", "minilm-6layers_prune80"),
     "prune80_quant": Step("prune80", "03_quantize", "minilm-6layers_quant", only_quantizes=True),
     "prune80_quant_distill": Step(
-        "dense", "04_distill", "minilm-6layers_prune80_quant", teacher="dense"
+        "prune80", "04_distill", "minilm-6layers_quant", teacher="dense", only_quantizes=True
     ),
     "prune90_quant_distill": Step(
         "dense", "05_export_onnx", "minilm-6layers_prune90_quant", teacher="dense"

@@ -189,7 +189,7 @@ def test_the_learning_rate_is_the_recipes(pruned: Checkpoint) -> None:
     """Without `compat.share_learning_rate` the log repeats the Trainer's constant."""
     logged = [row["learning_rate"] for row in pruned.run["history"] if "learning_rate" in row]
     assert logged[0] > logged[-1]
-    assert max(logged) < 2e-4
+    assert max(logged) < 4e-4
     planned = helpers.load_recipe("minilm-6layers_prune80", num_epochs=4).schedule()
     last = [row for row in pruned.run["history"] if "learning_rate" in row][-1]
     nearest = planned.learning_rate[(planned.epoch - last["epoch"]).abs().idxmin()]
