@@ -17,12 +17,15 @@ from sparseml.transformers.sparsification.training_args import TrainingArguments
 from torch import nn
 from transformers import (
     DataCollatorWithPadding,
+    PrinterCallback,
+    ProgressCallback,
     TrainerCallback,
     TrainerControl,
     TrainerState,
 )
 from transformers import Trainer as PlainTrainer
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils.notebook import NotebookProgressCallback
 
 from helpers import compat, environment, models
 from helpers.stops import Checkpoint
@@ -110,6 +113,28 @@ class SharedLearningRate(TrainerCallback):
         compat.share_learning_rate(optimizer)
 
 
+class EpochLines(ProgressCallback):
+    """A bar while it trains, and one line an epoch that stays: what a reader looks at."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Print the validation's result; everything else is in `run.json`, under history."""
+        if logs is None or "eval_loss" not in logs or not state.is_world_process_zero:
+            return
+        scores = [
+            f"{name.removeprefix('eval_')} {value:.4f}"
+            for name, value in logs.items()
+            if name.startswith("eval_") and not name.endswith(("runtime", "per_second"))
+        ]
+        print(f"epoch {logs['epoch']:g}: validation {', '.join(scores)}")
+
+
 class RecordedTeacher(nn.Module):
     """A teacher whose answers were written down before: they are the same in every epoch.
 
@@ -143,7 +168,7 @@ def make_trainer(
     train = task.encode(tokenizer, task.train)
     if teacher:
         train = record_answers(teacher, train, tokenizer, args)
-    return RecipeTrainer(
+    trainer = RecipeTrainer(
         autocast=bf16,
         qat_start=recipe.quantization_start if recipe else None,
         model=network,
@@ -160,6 +185,13 @@ def make_trainer(
         callbacks=[SharedLearningRate()],
         compute_metrics=lambda answer: task.metrics(answer.predictions, answer.label_ids),
     )
+    # In their place, or every logged loss is printed as a dictionary.
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(NotebookProgressCallback)
+    if not args.disable_tqdm:
+        trainer.add_callback(EpochLines())
+    return trainer
 
 
 def record_answers(

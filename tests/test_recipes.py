@@ -231,9 +231,9 @@ def test_preview_is_what_happens(driven: dict, name: str) -> None:
 def test_learning_rate_corners(driven: dict) -> None:
     rate = driven["minilm-6layers_prune80_quant"].steps.set_index("epoch").learning_rate
     assert rate[0.0] == pytest.approx(4e-4)
-    assert rate[2.7] == pytest.approx(4e-4 * 0.1 / 2.8)
-    assert rate[2.8] == pytest.approx(2e-4)
-    assert rate[3.9] == pytest.approx(2e-4 * 0.1 / 1.2)
+    assert rate[2.9] == pytest.approx(4e-4 * 0.1 / 3.0)
+    assert rate[3.0] == pytest.approx(2e-4)
+    assert rate[3.9] == pytest.approx(2e-4 * 0.1 / 1.0)
     pruning = driven["minilm-6layers_prune80"].steps.learning_rate
     assert (pruning.iloc[0], pruning.iloc[-1]) == pytest.approx((4e-4, 4e-4 / 40))
 
@@ -348,7 +348,7 @@ def test_yaml_may_start_with_a_document_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "last"),
-    [("prune80", 2.4), ("quant", 1.5), ("prune80_quant", 3.4), ("prune90_quant", 3.4)],
+    [("prune80", 2.4), ("quant", 1.6), ("prune80_quant", 3.52), ("prune90_quant", 3.52)],
 )
 def test_last_event(name: str, last: float) -> None:
     assert load_recipe(f"minilm-6layers_{name}").last_event_epoch == pytest.approx(last)

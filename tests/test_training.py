@@ -166,14 +166,14 @@ def test_autocast_steps_aside_during_qat_and_evaluation(dense: Checkpoint) -> No
     switch.qat_start = helpers.load_recipe("minilm-6layers_prune80_quant").quantization_start
     switch.args = type("Args", (), {"device": torch.device("cpu")})
     seen = {}
-    for epoch in (2.7, 2.8):
+    for epoch in (2.9, 3.0):
         switch.state = type("State", (), {"epoch": epoch})
         with switch.autocast_smart_context_manager():
             seen[epoch] = switch.model(torch.ones(1, 2)).dtype
     switch.model.eval()
     with switch.autocast_smart_context_manager():
         seen["eval"] = switch.model(torch.ones(1, 2)).dtype
-    assert seen == {2.7: torch.bfloat16, 2.8: torch.float32, "eval": torch.float32}
+    assert seen == {2.9: torch.bfloat16, 3.0: torch.float32, "eval": torch.float32}
 
 
 def test_no_sparse_logs_folder_is_left(
@@ -193,4 +193,4 @@ def test_the_learning_rate_is_the_recipes(pruned: Checkpoint) -> None:
     planned = helpers.load_recipe("minilm-6layers_prune80", num_epochs=4).schedule()
     last = [row for row in pruned.run["history"] if "learning_rate" in row][-1]
     nearest = planned.learning_rate[(planned.epoch - last["epoch"]).abs().idxmin()]
-    assert abs(last["learning_rate"] - nearest) < 1e-5
+    assert abs(last["learning_rate"] - nearest) < 2e-5
