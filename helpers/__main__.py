@@ -4,7 +4,7 @@ import importlib
 import sys
 
 from helpers import environment
-from helpers.errors import ProofError, UserError
+from helpers.errors import CellFailed, ProofError, UserError
 
 COMMANDS = {
     "tutorial": "run the notebooks in order and print what they measured",
@@ -23,7 +23,7 @@ def usage() -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Run one command; return 0, 1 for a failed proof, 2 for bad input, 130 when interrupted."""
+    """Run a command; return 0, 1 (proof or notebook failed), 2 (bad input) or 130 (interrupted)."""
     if argv and argv[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -41,6 +41,9 @@ def main(argv: list[str]) -> int:
         return 2
     except ProofError as error:
         print(f"proof failed: {error}", file=sys.stderr)
+        return 1
+    except CellFailed as error:
+        print(f"notebook failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing unfinished was kept.", file=sys.stderr)

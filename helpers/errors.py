@@ -1,4 +1,4 @@
-"""The two ways a step may refuse: the reader gave something wrong, or a claim did not hold."""
+"""How a step may refuse: the input was wrong, a claim did not hold, or a notebook's cell failed."""
 
 
 class UserError(ValueError):
@@ -20,3 +20,7 @@ class ProofError(RuntimeError):
     def __init__(self, check: str, expected: object, found: object, mend: str) -> None:
         self.check, self.expected, self.found = check, expected, found
         super().__init__(f"{check}: expected {expected}, found {found}. {mend}")
+
+
+class CellFailed(RuntimeError):
+    """A notebook's cell raised an exception; the message names notebook, cell and error."""

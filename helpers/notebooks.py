@@ -12,15 +12,11 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 
 from helpers import environment
-from helpers.errors import UserError
+from helpers.errors import CellFailed, UserError
 
 FOLDER = environment.REPOSITORY / "notebooks"
 CELL_SECONDS = 1500
 MINUTES = re.compile(r"^\*\*Minutes:\*\*.*$", re.MULTILINE)
-
-
-class CellFailed(UserError):
-    """A cell raised an exception; the message names notebook, cell and error."""
 
 
 def ordered(names: list[str] | None = None) -> list[Path]:

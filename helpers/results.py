@@ -14,12 +14,14 @@ from helpers.errors import UserError
 from helpers.stops import Checkpoint, OnnxModel
 
 FOLDER = environment.REPOSITORY / "results"
+NOTEBOOKS = environment.REPOSITORY / "notebooks"
+EMBEDDED = "docs-library"
 README = environment.REPOSITORY / "README.md"
 UNMEASURED = "Not measured yet."
 KEPT = ("metrics", "minutes", "steps", "rows", "recipe", "peak_memory_gb", "request", "finished")
 
 
-def collect(task_name: str, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+def collect(task_name: str) -> dict[str, Any]:
     """Gather the stops, proofs and timings of a task at the current size.
 
     Raises:
@@ -37,9 +39,20 @@ def collect(task_name: str, extra: dict[str, Any] | None = None) -> dict[str, An
         "stops": {name: {key: stop.run[key] for key in KEPT} for name, stop in stops.items()},
         "proofs": {name: model.proof["checks"] for name, model in sorted(proofs.items())},
         "benchmark": json.loads(timings.read_text()) if timings.is_file() else None,
-        **(extra or {}),
+        "minutes": notebook_minutes(tiers.current().name) if task_name == EMBEDDED else {},
         **environment.describe(),
     }
+
+
+def notebook_minutes(tier: str) -> dict[str, float]:
+    """Return notebook to minutes, as their headers say, for those stored at this size."""
+    pattern = re.compile(rf"\*\*Minutes:\*\* ([\d.]+), .*\({tier} size\)")
+    found = {}
+    for file in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
+        header = "".join(json.loads(file.read_text())["cells"][0]["source"])
+        if match := pattern.search(header):
+            found[file.stem] = float(match[1])
+    return found
 
 
 def store(found: dict[str, Any], command: str) -> Path:
@@ -116,3 +129,8 @@ def rendered(text: str) -> str:
     """
     pattern = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return pattern.sub(lambda m: f"{m[1]}{section(FOLDER / f'{m[2]}.json')}\n{m[3]}", text)
+
+
+def write_readme() -> None:
+    """Make the README's tables anew from results/."""
+    README.write_text(rendered(README.read_text()))

@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers import notebooks
-from helpers.errors import UserError
+from helpers.errors import CellFailed, UserError
 
 LONGEST_CELL = 14  # lines, as `ruff format` leaves them
 LARGEST_FILE = 300_000  # bytes; GitHub does not show much larger ones
@@ -225,14 +225,14 @@ def test_a_notebook_is_run_in_a_fresh_kernel(tmp_path: Path) -> None:
 
 def test_a_failing_cell_is_named(tmp_path: Path) -> None:
     file = written(small("fine = True", "1 / 0", "never = True"), tmp_path)
-    with pytest.raises(notebooks.CellFailed, match=r"07_small.ipynb, cell 3: ZeroDivisionError"):
+    with pytest.raises(CellFailed, match=r"07_small.ipynb, cell 3: ZeroDivisionError"):
         notebooks.run(file)
 
 
 def test_a_cell_that_hangs_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notebooks, "CELL_SECONDS", 1)
     file = written(small("import time\ntime.sleep(60)"), tmp_path)
-    with pytest.raises(notebooks.CellFailed, match=r"07_small.ipynb: CellTimeoutError"):
+    with pytest.raises(CellFailed, match=r"07_small.ipynb: CellTimeoutError"):
         notebooks.run(file)
 
 

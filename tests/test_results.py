@@ -66,14 +66,23 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_collect_gathers_stops_proofs_and_timings(runs: Path) -> None:
-    found = results.collect("docs-library", {"minutes": {"01": 2.0}})
+    found = results.collect("docs-library")
     assert set(found["stops"]) == {"dense", "a_late_one"}
     assert set(found["stops"]["dense"]) == set(results.KEPT), "no history, no list of files"
     assert found["proofs"]["dense-onnx"][0]["check"] == "int8 products"
     assert len(found["benchmark"]["measurements"]) == 3
     assert (found["task"], found["tier"]) == ("docs-library", "laptop")
-    assert found["minutes"] == {"01": 2.0}
     assert {"machine", "versions", "python"} <= set(found)
+
+
+def test_minutes_are_those_the_notebooks_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = "# Title\n**Minutes:** 2.5, measured on a CPU, 2 cores (laptop size)"
+    (tmp_path / "01_x.ipynb").write_text(json.dumps({"cells": [{"source": [header]}]}))
+    monkeypatch.setattr(results, "NOTEBOOKS", tmp_path)
+    assert results.notebook_minutes("laptop") == {"01_x": 2.5}
+    assert results.notebook_minutes("smoke") == {}
 
 
 def test_a_damaged_stop_is_not_collected(runs: Path) -> None:

@@ -27,5 +27,5 @@ def main(argv: list[str]) -> int:
             or f"TUTORIAL_TIER={tier} python -m helpers path --task_name {asked.collect}"
         )
         print(results.store(results.collect(asked.collect), command))
-    results.README.write_text(results.rendered(results.README.read_text()))
+    results.write_readme()
     return 0

@@ -39,7 +39,10 @@ def main(argv: list[str]) -> int:
     total = (time.monotonic() - began) / 60
     print("\n".join(f"{name:28} {value:5.1f} min" for name, value in minutes.items()))
     print(f"{'together':28} {total:5.1f} min ({tier} size)\n")
-    found = results.collect(asked.task_name, {"minutes": minutes, "minutes_together": total})
+    found = results.collect(asked.task_name)
+    if asked.store and not asked.notebooks:
+        results.store(found, "make notebooks")
+        results.write_readme()
     print(results.accuracy_table(found), "\n")
     print(results.speed_table(found))
     print_json(output.json, found)
