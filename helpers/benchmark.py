@@ -8,14 +8,9 @@ Then the rounds go round: every row gets one call it is allowed to waste and one
 noise falls on all alike, and medians with the 10th and 90th percentile say how much there was.
 
 Only the child whose turn it is runs; the others are stopped (SIGSTOP), so that no engine's threads
-can spin on the cores while another is timed. Seen on two quiet cores, batch 1, 40-50 rounds: six
-rows in turn, stopped in between, had medians within 0.6 ms of the same rows timed alone in another
-run (9.6 and 9.3 ms, 8.8 and 8.5, 2.7 and 2.1). Not settled: the same turns without stopping gave
-18.7 and 27.3 ms for the first two, but other programs ran at that time. The wasted call is there
-for caches and threads gone cold; its effect was not measured apart.
-
-On a busy machine no arrangement helps: DeepSparse needs all its threads at once, and beside a
-training run its median went from 2 to 19 ms, its 90th percentile to 230.
+can spin on the cores while another is timed. The wasted call is there for caches and threads gone
+cold. On a busy machine no arrangement helps: DeepSparse needs all its threads at once, and beside
+a training run its times grow many times over. Time on a quiet machine, and look at the range.
 """
 
 from collections.abc import Sequence
@@ -25,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from helpers import sparsity
 from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, check_threads, fingerprint
-from helpers.engines import open_engine
+from helpers.engines import missing_engines, open_engine
 from helpers.errors import UserError
 from helpers.measurements import Measurement, as_table, load, save
 from helpers.verdict import SpeedUp, cpu_features, speed_up, verdict
@@ -183,6 +178,9 @@ def start(
     row: Row, stack: ExitStack, shape: tuple[int, int], threads: int, timeout: float
 ) -> dict[str, Any]:
     """Start and prepare a row's child, leave it stopped, and return how it describes itself."""
+    if reason := missing_engines().get(row.engine):
+        row.error = reason
+        return {}
     try:
         if (row.engine == "torch") != row.path.is_dir() and ":" not in row.engine:
             wanted = "a checkpoint folder" if row.engine == "torch" else "an ONNX file"

@@ -1,6 +1,7 @@
-"""Every workaround for the end-of-life stack, one function each: symptom, cause, fix.
+"""Workarounds for the end-of-life training stack, one function each: symptom, cause, fix.
 
-Nothing elsewhere in the project may work around SparseML, DeepSparse or old Transformers.
+What engines need in their child processes stands in `engine_child.py`, what recipes need in
+`recipe_text.py`; nothing else may work around SparseML, DeepSparse or old Transformers.
 All symptoms were seen with the versions in `requirements.lock`.
 """
 
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-# Fused AdamW, FakeQuantize and int8 folding were all seen to work with this opset.
+# FakeQuantize and SparseML's int8 folding were seen to work with this opset.
 ONNX_OPSET = 14
 
 

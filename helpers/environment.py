@@ -59,24 +59,23 @@ def check_python() -> None:
 
 
 def locked_versions(lock: Path = REPOSITORY / "requirements.lock") -> dict[str, str]:
-    """Read `name==version` lines of the lock file."""
-    lines = [line.split(";")[0].split("#")[0].strip(" \\\n") for line in lock.open()]
-    pairs = [line.split("==") for line in lines if "==" in line and not line.startswith("--")]
-    return {name.strip().lower(): version.strip() for name, version in pairs}
+    """Read `name==version` lines of the lock file that hold on this platform; no build tags."""
+    from packaging.requirements import Requirement
+
+    versions = {}
+    for line in lock.read_text().splitlines():
+        if "==" not in line or line.startswith((" ", "#", "-")):
+            continue
+        wanted = Requirement(line.rstrip(" \\"))
+        if wanted.marker is None or wanted.marker.evaluate():
+            versions[wanted.name.lower()] = str(wanted.specifier)[2:].split("+")[0]
+    return versions
 
 
 def differing_packages(locked: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Return `{package: (locked, installed)}` where the two differ; build tags are ignored."""
-    different = {}
-    for name in REPORTED_PACKAGES:
-        if name not in locked:
-            continue
-        installed = package_version(name)
-        if installed == "absent" and name == "deepsparse" and sys.platform != "linux":
-            continue
-        if installed.split("+")[0] != locked[name]:
-            different[name] = (locked[name], installed)
-    return different
+    installed = {name: package_version(name).split("+")[0] for name in locked}
+    return {n: (locked[n], found) for n, found in installed.items() if found != locked[n]}
 
 
 def check_packages() -> None:

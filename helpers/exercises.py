@@ -4,6 +4,7 @@ Each function takes the reader's answer (None while there is none), works the tr
 reader's own model or file, and says right, nearly or wrong, and why.
 """
 
+import math
 from pathlib import Path
 
 from helpers import sparsity
@@ -102,21 +103,14 @@ def bits_per_weight(answer: float | None, model: OnnxModel, zipped_bytes: int) -
     import onnx
 
     tensors = onnx.load(str(model.file)).graph.initializer
-    weights = sum(int(_count(t.dims)) for t in tensors)
+    weights = sum(math.prod(t.dims) for t in tensors)
     truth = 8 * zipped_bytes / weights
     slip = "8 x bytes / number of stored values; entropy, not the data type, sets the zipped size."
     return verdict(answer, truth, nearly=0.15, why_wrong=slip)
 
 
-def _count(dims: list[int]) -> int:
-    product = 1
-    for dim in dims:
-        product *= dim
-    return product
-
-
-def break_even(answer: float | None, dense_ms: float, sparse_ms: float, calls: int) -> str:
-    """06: how many seconds are saved over so many calls?"""
+def seconds_saved(answer: float | None, dense_ms: float, sparse_ms: float, calls: int) -> str:
+    """06: how many seconds of waiting are saved over so many calls?"""
     if answer is None:
         return WAITING
     truth = (dense_ms - sparse_ms) * calls / 1000

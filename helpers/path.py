@@ -12,6 +12,7 @@ import pandas as pd
 from helpers import environment, tiers
 from helpers.environment import runs_folder
 from helpers.errors import UserError
+from helpers.requests import identity
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
 
@@ -95,10 +96,32 @@ def checkpoint(stop: str, task: Task) -> Checkpoint:
         )
         return make(stop, task)
     found = Checkpoint.load(place)
-    if found.run["request"]["data"] == task.fingerprint:
-        return found
+    check_origin(found, STEPS[stop], task)
+    return found
+
+
+def check_origin(found: Checkpoint, step: Step, task: Task) -> None:
+    """Refuse a stored stop whose data, starting point or teacher has been made anew since.
+
+    Raises:
+        UserError: naming what changed.
+    """
+    asked = found.run["request"]
+    changed = []
+    if asked["data"] != task.fingerprint:
+        changed.append("data")
+    for key, stop in (("start", step.start), ("teacher", step.teacher)):
+        if stop not in STEPS:
+            continue
+        place = found.folder.with_name(stop)
+        made_anew = (place / "run.json").is_file() and asked[key] != identity(
+            Checkpoint.load(place)
+        )
+        changed += [f"{key} ({stop})"] if made_anew else []
+    if not changed:
+        return
     raise UserError(
-        f"{place} was trained on other data than {task.name} is now. "
+        f"{found.folder} was trained on other {' and '.join(changed)} than there is now. "
         "Delete that folder, or set TUTORIAL_RUNS to a new one."
     )
 
@@ -126,14 +149,13 @@ def onnx_folder(task: Task, stop: str) -> Path:
 
 def onnx_model(stop: str, task: Task) -> OnnxModel:
     """Open the stored export of a stop, or make the missing one and say so."""
-    place = onnx_folder(task, stop)
-    if (place / "proof.json").is_file():
-        return OnnxModel.load(place)
-    from helpers.export import export_onnx
+    from helpers.export import export_onnx, reuse
 
-    source = checkpoint(stop, task)
+    place, source = onnx_folder(task, stop), checkpoint(stop, task)
+    if found := reuse(place, source):
+        return found
     print(f"{stop}: no ONNX file yet, exporting it now (notebook 05_export_onnx explains it).")
-    return export_onnx(source, task, place)
+    return export_onnx(source, task, place, overwrite=True)
 
 
 def benchmark(task: Task, stops: list[str]) -> "list[Measurement]":
@@ -174,7 +196,7 @@ def with_quality(table: pd.DataFrame, task: Task) -> pd.DataFrame:
 
 
 def overview(task_name: str) -> pd.DataFrame:
-    """Return which stops of a task are stored at the current size: stop, stored, accuracy."""
+    """Return one row a stop: notebook, accuracy and minutes if it is stored, whether exported."""
     rows = []
     for name, step in STEPS.items():
         place = runs_folder() / task_name / tiers.current().name / name

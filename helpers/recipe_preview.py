@@ -25,7 +25,7 @@ _WORDS = {
     ),
     "GMPruningModifier": (
         "sets the smallest weights to zero, more at every update",
-        "Bit by bit, the rest has time to adapt; all at once destroys the model.",
+        "Bit by bit, the rest has time to adapt; all at once it has none.",
     ),
     "ConstantPruningModifier": (
         "keeps the zeros that are there",

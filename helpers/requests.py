@@ -13,6 +13,22 @@ if TYPE_CHECKING:
     from helpers.recipes import Recipe
 
 
+# Arguments of the Trainer that change what is learnt, beside those named one by one.
+DECISIVE = (
+    "weight_decay",
+    "warmup_ratio",
+    "warmup_steps",
+    "max_grad_norm",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "group_by_length",
+    "label_smoothing_factor",
+    "lr_scheduler_type",
+    "optim",
+)
+
+
 def describe_request(
     task: Task,
     model: str | Path | Checkpoint,
@@ -34,6 +50,7 @@ def describe_request(
         "max_steps": args.max_steps,
         "seed": args.seed,
         "bf16": bf16,
+        **{name: getattr(args, name) for name in DECISIVE},
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from helpers import environment, tiers
 from helpers.errors import UserError
+from helpers.exercises import zipped_size
 from helpers.stops import Checkpoint, OnnxModel
 
 FOLDER = environment.REPOSITORY / "results"
@@ -38,9 +39,18 @@ def collect(task_name: str) -> dict[str, Any]:
         "tier": tiers.current().name,
         "stops": {name: {key: stop.run[key] for key in KEPT} for name, stop in stops.items()},
         "proofs": {name: model.proof["checks"] for name, model in sorted(proofs.items())},
+        "sizes": {name: size(model.file) for name, model in sorted(proofs.items())},
         "benchmark": json.loads(timings.read_text()) if timings.is_file() else None,
         "minutes": notebook_minutes(tiers.current().name) if task_name == EMBEDDED else {},
         **environment.describe(),
+    }
+
+
+def size(file: Path) -> dict[str, float]:
+    """Return a file's size, and its size zipped, in MB."""
+    return {
+        "file_mb": round(file.stat().st_size / 1e6, 1),
+        "zipped_mb": round(zipped_size(file) / 1e6, 1),
     }
 
 
@@ -57,7 +67,7 @@ def notebook_minutes(tier: str) -> dict[str, float]:
 
 def store(found: dict[str, Any], command: str) -> Path:
     """Write collected results to results/, with the command that made them."""
-    file = FOLDER / f"{found['task']}_{found['tier']}.json"
+    file = FOLDER / f"{found['task'].replace('/', '--')}_{found['tier']}.json"
     file.write_text(json.dumps({"command": command, **found}, indent=1) + "\n")
     return file
 
@@ -65,11 +75,18 @@ def store(found: dict[str, Any], command: str) -> Path:
 def accuracy_table(found: dict[str, Any]) -> str:
     """Return accuracy, share of dense, and minutes of every stop, as Markdown."""
     dense = found["stops"]["dense"]["metrics"]["accuracy"]
-    lines = ["| model | accuracy | of dense | training minutes |", "|---|---|---|---|"]
+    lines = [
+        "| model | accuracy | of dense | training minutes | ONNX file, MB | zipped, MB |",
+        "|---|---|---|---|---|---|",
+    ]
     order = sorted(found["stops"].items(), key=lambda item: item[1]["finished"])
     for name, stop in order:
         value = stop["metrics"]["accuracy"]
-        lines.append(f"| {name} | {value:.4f} | {value / dense:.3f} | {stop['minutes']:.1f} |")
+        sizes = found["sizes"].get(f"{name}-onnx", {"file_mb": "-", "zipped_mb": "-"})
+        lines.append(
+            f"| {name} | {value:.4f} | {value / dense:.3f} | {stop['minutes']:.1f} | "
+            f"{sizes['file_mb']} | {sizes['zipped_mb']} |"
+        )
     return "\n".join(lines)
 
 
@@ -84,7 +101,7 @@ def speed_table(found: dict[str, Any]) -> str:
         if (r["model"], r["engine"], r["error"]) == ("dense", "onnxruntime", None)
     }
     lines = [
-        "| model | engine | batch | median ms | 10 % to 90 % | times dense ONNX Runtime |",
+        "| model | engine | batch | median ms | 10 % to 90 % | times dense on ONNX Runtime |",
         "|---|---|---|---|---|---|",
     ]
     for r in rows:

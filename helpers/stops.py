@@ -80,7 +80,7 @@ def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
         )
     raise UserError(
         f"{folder} already holds something and would be overwritten. "
-        "Choose another output folder, delete it, or pass --overwrite_output_dir."
+        "Choose another folder, delete it, or pass overwrite=True (--overwrite_output_dir)."
     )
 
 

@@ -158,6 +158,8 @@ def promises(recipe: "Recipe | None", network: torch.nn.Module) -> dict[str, flo
     matched = check_against(recipe, network)
     promised = {}
     for pattern, target in recipe.pruning_targets().items():
+        if not target.per_matrix:
+            continue  # A global recipe promises a share of all matrices together, not of each.
         promised |= dict.fromkeys(matched[pattern], target.final_sparsity)
     return promised
 

@@ -7,6 +7,7 @@ import pytest
 from test_engines import HERE as ENGINE_TESTS
 from test_engines import checkpoint, needs_deepsparse, onnx_file  # noqa: F401 - fixtures
 
+from helpers import benchmark
 from helpers.benchmark import (
     Measurement,
     as_table,
@@ -63,6 +64,18 @@ def test_a_failing_engine_is_a_row_with_its_reason(onnx_file: Path) -> None:  # 
     assert found[0].median_ms is None
     assert found[2].error is None and found[2].rounds == 3
     assert "could not be timed" in verdict(found, GOOD_CPU)
+
+
+def test_an_engine_not_for_this_platform_is_a_row_and_the_others_run(
+    onnx_file: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    absent = {"deepsparse": "DeepSparse runs on Linux only"}
+    monkeypatch.setattr(benchmark, "missing_engines", lambda: absent)
+    engines = ("deepsparse", "onnxruntime")
+    rows = measure({"tiny": onnx_file}, engines, batch_sizes=(1,), sequence_length=16, rounds=3)
+    errors = {row.engine: row.error for row in rows}
+    assert errors == {"deepsparse": "DeepSparse runs on Linux only", "onnxruntime": None}
 
 
 def test_a_row_that_hangs_drops_out_and_the_others_go_on(onnx_file: Path) -> None:  # noqa: F811

@@ -71,7 +71,7 @@ def test_without_an_answer_nothing_is_computed() -> None:
         exercises.int8_products(None, nothing),
         exercises.softened(None, nothing, 2.0),
         exercises.bits_per_weight(None, nothing, 0),
-        exercises.break_even(None, nothing, nothing, 1),
+        exercises.seconds_saved(None, nothing, nothing, 1),
     ]
     assert set(waiting) == {exercises.WAITING}
 
@@ -138,10 +138,10 @@ def test_06_seconds_saved() -> None:
     calls = 1_000_000
     truth = solution("06", dense_ms=18.0, best_ms=3.0)
     assert truth == 15_000
-    assert head(exercises.break_even(truth, 18.0, 3.0, calls)) == "Right"
-    assert head(exercises.break_even(1.06 * truth, 18.0, 3.0, calls)) == "Nearly"
-    assert "milliseconds" in exercises.break_even(1000 * truth, 18.0, 3.0, calls)
-    assert "divided by 1000" in exercises.break_even(18_000, 18.0, 3.0, calls)
+    assert head(exercises.seconds_saved(truth, 18.0, 3.0, calls)) == "Right"
+    assert head(exercises.seconds_saved(1.06 * truth, 18.0, 3.0, calls)) == "Nearly"
+    assert "milliseconds" in exercises.seconds_saved(1000 * truth, 18.0, 3.0, calls)
+    assert "divided by 1000" in exercises.seconds_saved(18_000, 18.0, 3.0, calls)
 
 
 def test_zipped_size_is_that_of_a_zip(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Exports: the proof passes on real exports, and fails when the file is not the model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,10 @@ def test_without_quantizable_attention_the_count_falls_short(
     helpers.load_recipe("minilm-6layers_quant").manager().apply(model)
     model.train()(input_ids=torch.arange(2000, 2032).reshape(2, 16))
     export.write_graph(model.eval(), tmp_path / "m.onnx", quantized=True)
-    assert sparsity.int8_products(onnx.load(str(tmp_path / "m.onnx")).graph) == 38
+    graph = onnx.load(str(tmp_path / "m.onnx")).graph
+    assert sparsity.int8_products(graph) == 38
+    with pytest.raises(ProofError, match="int8 products: expected 50, found 38"):
+        export.check_int8(graph, model)
 
 
 def spoiled(file: Path, change: str) -> None:
@@ -136,6 +140,30 @@ def test_logits_of_another_model_are_noticed() -> None:
     ours = np.zeros((4, 2), dtype=np.float32)
     with pytest.raises(ProofError, match="onnxruntime logits"):
         export.check_logits("onnxruntime", ours + 0.5, ours, quantized=True)
+
+
+def test_an_export_is_not_proven_on_another_task(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    other = replace(tiny_task, labels=["yes", "no"])
+    with pytest.raises(UserError, match="the proof would mean nothing"):
+        export.export_onnx(dense, other, tmp_path / "out")
+
+
+def test_an_engine_that_refuses_the_graph_fails_the_proof(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = export.write_graph
+
+    def write_unknown(model: torch.nn.Module, file: Path, *, quantized: bool) -> None:
+        real(model, file, quantized=quantized)
+        graph = onnx.load(str(file))
+        next(n for n in graph.graph.node if n.op_type == "Tanh").op_type = "NoSuchOperator"
+        onnx.save(graph, str(file))
+
+    monkeypatch.setattr(export, "write_graph", write_unknown)
+    with pytest.raises(ProofError, match="onnxruntime runs it"):
+        export.export_onnx(dense, tiny_task, tmp_path / "out")
 
 
 def test_an_export_folder_that_is_a_file_is_refused(

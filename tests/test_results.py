@@ -36,7 +36,7 @@ def run_note(accuracy: float, finished: str, **more: Any) -> dict[str, Any]:
 def write_stop(folder: Path, note: str, content: dict[str, Any]) -> None:
     """Write a finished stop, as training and export do."""
     with stops.writing(folder) as scratch:
-        (scratch / "weights").write_text(folder.name)
+        (scratch / "model.onnx").write_text(folder.name * 100_000)
         stops.write_note(scratch, note, content)
 
 
@@ -86,7 +86,7 @@ def test_minutes_are_those_the_notebooks_say(
 
 
 def test_a_damaged_stop_is_not_collected(runs: Path) -> None:
-    (runs / "dense" / "weights").write_text("other")
+    (runs / "dense" / "model.onnx").write_text("other")
     with pytest.raises(UserError, match="was changed after the run ended"):
         results.collect("docs-library")
 
@@ -100,8 +100,8 @@ def test_collecting_what_was_never_run_is_refused() -> None:
 @pytest.mark.usefixtures("runs")
 def test_accuracy_table_is_in_the_order_of_training() -> None:
     lines = results.accuracy_table(results.collect("docs-library")).splitlines()
-    assert lines[2] == "| dense | 0.8000 | 1.000 | 2.5 |"
-    assert lines[3] == "| a_late_one | 0.7600 | 0.950 | 2.5 |"
+    assert lines[2] == "| dense | 0.8000 | 1.000 | 2.5 | 1.0 | 0.0 |"
+    assert lines[3] == "| a_late_one | 0.7600 | 0.950 | 2.5 | - | - |"
 
 
 @pytest.mark.usefixtures("runs")

@@ -32,7 +32,9 @@ def main(argv: list[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     minutes = {}
     began = time.monotonic()
-    for file in notebooks.ordered(asked.notebooks):
+    # The index comes last: it shows what the others have stored.
+    files = sorted(notebooks.ordered(asked.notebooks), key=lambda file: file.stem[:2] == "00")
+    for file in files:
         executed, minutes[file.stem] = notebooks.run(file)
         light = notebooks.lightened(executed, minutes[file.stem], tier)
         nbformat.write(light, folder / file.name)
