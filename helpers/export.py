@@ -58,6 +58,7 @@ def export_onnx(
             f"{task.labels[:4]}. Give the task it was trained on, or the proof would mean nothing."
         )
     if not overwrite and (found := reuse(output_dir, checkpoint)):
+        print(f"{output_dir.name}: proven export found, nothing to do.")
         return found
     environment.check_disk(output_dir, 4 * sum(f.stat().st_size for f in _files(checkpoint)))
     with stops.writing(output_dir, overwrite=overwrite) as folder:
@@ -77,10 +78,7 @@ def reuse(output_dir: Path, checkpoint: Checkpoint) -> OnnxModel | None:
     if not (output_dir / "proof.json").is_file():
         return None
     found = OnnxModel.load(output_dir)
-    if found.proof["source"] != identity(checkpoint):
-        return None
-    print(f"{output_dir.name}: proven export found, nothing to do.")
-    return found
+    return found if found.proof["source"] == identity(checkpoint) else None
 
 
 def _files(checkpoint: Checkpoint) -> list[Path]:

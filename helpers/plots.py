@@ -128,6 +128,8 @@ def bubbles(table: pd.DataFrame, title: str) -> "Figure":
         table: one row a model and engine: model, engine, median_ms, accuracy (0 to 1), zipped_mb.
         title: what is shown.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure, (axis,) = new_figure(height=4.4)
     engines = list(dict.fromkeys(table.engine))
     models = list(dict.fromkeys(table.model))
@@ -143,6 +145,9 @@ def bubbles(table: pd.DataFrame, title: str) -> "Figure":
             alpha=0.85,
         )
     axis.set(xscale="log", xlabel="median latency (ms a call, log scale)")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     low, high = 100 * table.accuracy.min(), 100 * table.accuracy.max()
     pad = max(1.0, 0.35 * (high - low))
     axis.set(ylabel="accuracy (%)", ylim=(low - pad, high + pad))

@@ -357,7 +357,7 @@ def test_last_event(name: str, last: float) -> None:
 def test_facts_of_a_recipe() -> None:
     recipe = load_recipe("minilm-6layers_prune90_quant")
     assert recipe.has_quantization and not recipe.declares_distillation and not recipe.keeps_zeros
-    assert recipe.quantization_start == pytest.approx(2.8)
+    assert recipe.quantization_start == pytest.approx(3.0)
     assert set(recipe.pruning_targets().values()) == {recipes.PruningTarget(0.9, "[1, 4]", True)}
     quant = load_recipe("minilm-6layers_quant")
     assert quant.keeps_zeros and quant.pruning_targets() == {}
