@@ -8,6 +8,7 @@ parameter name, other names as a whole, and quantized wrappers looked through.
 import re
 from typing import TYPE_CHECKING
 
+from helpers import sparsity
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 # Epochs are products of floats; this is less than a step of any run.
 _ROUNDING = 1e-6
-# A trained dense matrix has next to no exact zeros.
-SPARSE_FROM = 0.3
 
 
 def check_schedule(recipe: "Recipe") -> None:
@@ -123,8 +122,4 @@ def already_sparse(model: "nn.Module") -> list[str]:
     Gradual pruning forgets such zeros and starts its mask anew; only the caller knows whether
     that is meant. A recipe with `keeps_zeros` holds them.
     """
-    return [
-        f"{name}.weight"
-        for name, layer in linear_layers(model).items()
-        if (layer.weight == 0).float().mean().item() > SPARSE_FROM
-    ]
+    return list(sparsity.sparse_parameters(model))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # A matrix of n weights cannot be split finer than 1/n; half a percent is far below what matters.
 TOLERANCE = 0.005
+# A trained dense matrix has next to no exact zeros; a dense int8 one has about a tenth.
+SPARSE_FROM = 0.3
 INT8_PRODUCTS = ("MatMulInteger", "QLinearMatMul", "ConvInteger", "QGemm")
 PRODUCTS = ("MatMul", "Gemm", *INT8_PRODUCTS)
 
@@ -49,6 +51,20 @@ def parameter_sparsity(model: "nn.Module", names: list[str]) -> dict[str, float]
     """Return the sparsity of the named parameters; QAT wrappers in between are looked through."""
     found = {key.replace(".module.", "."): value for key, value in model.named_parameters()}
     return {name: zeros(found[name].detach().cpu().numpy()) for name in names}
+
+
+def sparse_parameters(model: "nn.Module") -> dict[str, float]:
+    """Return the weight matrices that are sparse already, with their sparsity (0 to 1).
+
+    A recipe has to keep or add to their zeros. Embeddings are left out, as in `layer_sparsity`.
+    """
+    names = [
+        name.replace(".module.", ".")
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 2 and "embeddings" not in name
+    ]
+    found = parameter_sparsity(model, names)
+    return {name: share for name, share in found.items() if share > SPARSE_FROM}
 
 
 def whole_blocks(weights: np.ndarray, size: int = 4) -> bool:

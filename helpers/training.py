@@ -103,7 +103,7 @@ def train_into(
     tokenizer = models.load_tokenizer(tokenizer_source(start))
     network = build(start, task)
     promised = promises(recipe, network)
-    before = sparse_parameters(network)
+    before = sparsity.sparse_parameters(network)
     trainer = make_trainer(folder, task, network, tokenizer, recipe, teacher, args, bf16)
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=False)
@@ -162,12 +162,6 @@ def promises(recipe: "Recipe | None", network: torch.nn.Module) -> dict[str, flo
             continue  # A global recipe promises a share of all matrices together, not of each.
         promised |= dict.fromkeys(matched[pattern], target.final_sparsity)
     return promised
-
-
-def sparse_parameters(network: torch.nn.Module) -> dict[str, float]:
-    """Return the matrices that are already sparse; a recipe has to keep or add to their zeros."""
-    names = [n for n, p in network.named_parameters() if p.dim() == 2 and "embeddings" not in n]
-    return {n: s for n, s in sparsity.parameter_sparsity(network, names).items() if s > 0.3}
 
 
 def check_quantized(recipe: "Recipe | None", modules: int) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from helpers.errors import UserError
+from helpers.sparsity import SPARSE_FROM
 
 if TYPE_CHECKING:
     from helpers.measurements import Measurement
 
-SPARSE = 0.3  # share of zeros from which a model is called sparse; dense int8 has about 0.1
 SAME = "no difference"
 
 
@@ -97,8 +97,8 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
     batch_size = min((row.batch_size for row in measurements), default=1)
     rows = [row for row in measurements if row.batch_size == batch_size]
     timed = [row for row in rows if row.error is None]
-    sparse = [row for row in timed if (row.sparsity or 0) >= SPARSE]
-    dense = [row for row in timed if (row.sparsity or 0) < SPARSE and row.precision == "fp32"]
+    sparse = [row for row in timed if (row.sparsity or 0) >= SPARSE_FROM]
+    dense = [row for row in timed if (row.sparsity or 0) < SPARSE_FROM and row.precision == "fp32"]
     lines = [
         f"{row.model} on {row.engine} could not be timed: {row.error}" for row in rows if row.error
     ]
@@ -134,7 +134,9 @@ def describe(row: "Measurement") -> str:
 
 def skipping(best: "Measurement", timed: list["Measurement"]) -> str | None:
     """Say whether an engine that skips zeros took part, and with how much of the model."""
-    skips = [row for row in timed if row.engine == "deepsparse" and (row.sparsity or 0) >= SPARSE]
+    skips = [
+        row for row in timed if row.engine == "deepsparse" and (row.sparsity or 0) >= SPARSE_FROM
+    ]
     if not skips:
         return (
             "Zeros could not help: of these engines only DeepSparse skips them, and it timed "
