@@ -35,9 +35,9 @@ def describe_request(
     recipe: "Recipe | None",
     teacher: Checkpoint | None,
     args: "TrainingArguments",
-    bf16: bool,
+    bf16: bool | None,
 ) -> dict[str, Any]:
-    """Return what makes two runs the same run."""
+    """Return what makes two runs the same run; `bf16` None stands for "where it is faster"."""
     return {
         "task": task.name,
         "data": task.fingerprint,

@@ -59,7 +59,7 @@ def fine_tune(
         distill_teacher: a dense checkpoint of the same task whose answers are imitated.
         distill_hardness: weight of the teacher against the labels, 0 to 1; 1.0 if None.
         distill_temperature: softening of both sets of answers; 2.0 if None.
-        bf16: autocast outside QAT; None for "where the machine has it".
+        bf16: autocast outside QAT; None for "where it is faster", which is measured.
         overwrite: replace what `output_dir` holds.
         args: Hugging Face TrainingArguments, all of them; this project's `DEFAULTS` if None.
         **settings: or single ones, by name.
@@ -75,7 +75,7 @@ def fine_tune(
     args = args or TrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **settings})
     args.output_dir = compat.absolute(output_dir.with_name(f".{output_dir.name}.partial"))
     args.num_train_epochs = recipe.num_epochs if recipe else args.num_train_epochs
-    bf16 = args.bf16 or default_bf16() if bf16 is None else bf16
+    bf16 = (args.bf16 or None) if bf16 is None else bf16
     # Autocast is ours to switch (see RecipeTrainer); the Trainer's own would stay on during QAT.
     args.bf16 = False
     request = describe_request(task, model, recipe, distill_teacher, args, bf16)
@@ -84,7 +84,8 @@ def fine_tune(
     check_request(model, recipe, distill_teacher, task)
     environment.check_disk(output_dir, DISK_NEEDED)
     with stops.writing(output_dir, overwrite=overwrite) as folder:
-        run = train_into(folder, task, model, recipe, distill_teacher, args, bf16)
+        autocast = default_bf16() if bf16 is None else bf16
+        run = train_into(folder, task, model, recipe, distill_teacher, args, autocast)
         stops.write_note(folder, "run.json", {**run, "request": request})
     return Checkpoint.load(output_dir)
 
@@ -126,6 +127,7 @@ def train_into(
         "quantized_modules": len(quantized),
         "minutes": round(minutes, 2),
         "steps": trainer.state.global_step,
+        "bf16": bf16,
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "history": trainer.state.log_history,
         **environment.describe(),

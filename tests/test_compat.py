@@ -1,5 +1,6 @@
 """Workarounds: each one works, and what it works around is still there when it is taken out."""
 
+import copy
 import importlib.metadata
 import json
 import os
@@ -138,6 +139,65 @@ def test_attention_is_made_quantizable_for_bert_only() -> None:
     other.config.model_type = "distilbert"
     compat.make_attention_quantizable(other)
     assert type(other.bert.encoder.layer[0].attention.self) is before
+
+
+def quantized_tables() -> list[torch.nn.Embedding]:
+    """Return two equal embedding tables under QAT: SparseML's own, and with our order of steps."""
+    from sparseml.pytorch.sparsification.quantization import helpers as quantization
+
+    compat.round_rows_looked_up()
+    asymmetric = quantization.QConfigProperties()
+    asymmetric.symmetric_weights = False
+    tables = []
+    ours = quantization._prepare_qat_embedding
+    for prepare in (ours.__wrapped__, ours):
+        torch.manual_seed(0)
+        table = torch.nn.Embedding(64, 8, padding_idx=0)
+        prepare(table, quantization.get_qat_qconfig(asymmetric))
+        tables.append(table)
+    return tables
+
+
+def test_rounding_looked_up_rows_gives_what_rounding_the_table_gives() -> None:
+    plain, quick = quantized_tables()
+    rows = torch.tensor([[1, 5, 5], [63, 0, 2]])
+    for epoch in range(4):
+        for table in (plain, quick):
+            table.weight_fake_quant.enable_observer() if epoch < 2 else (
+                table.weight_fake_quant.disable_observer()
+            )
+            table.zero_grad()
+            (table(rows) ** 2).sum().backward()
+            with torch.no_grad():
+                table.weight -= 0.3 * table.weight.grad
+        assert torch.equal(plain(rows), quick(rows))
+        assert torch.allclose(plain.weight.grad, quick.weight.grad)
+        assert torch.equal(plain.weight_fake_quant.scale, quick.weight_fake_quant.scale)
+        assert torch.equal(plain.weight_fake_quant.zero_point, quick.weight_fake_quant.zero_point)
+
+
+def test_a_copy_of_a_quantized_table_uses_its_own_weights() -> None:
+    _, quick = quantized_tables()
+    copied = copy.deepcopy(quick)
+    quick.weight.data.zero_()
+    rows = torch.tensor([1, 2])
+    assert copied(rows).abs().sum() > 0
+    assert copied.eval()(rows).abs().sum() > 0
+
+
+def test_training_rounds_rows_and_evaluation_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export folds a rounded table into int8; it would not know rounded rows."""
+    _, quick = quantized_tables()
+    rounded = []
+    rows_only = compat._look_up_and_round
+    monkeypatch.setattr(
+        compat, "_look_up_and_round", lambda *a: rounded.append("rows") or rows_only(*a)
+    )
+    rows = torch.tensor([1, 2])
+    quick(rows)
+    assert rounded == ["rows"]
+    quick.eval()(rows)
+    assert rounded == ["rows"]
 
 
 def test_paths_given_to_sparseml_are_absolute(

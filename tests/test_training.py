@@ -176,6 +176,17 @@ def test_autocast_steps_aside_during_qat_and_evaluation(dense: Checkpoint) -> No
     assert seen == {2.9: torch.bfloat16, 3.0: torch.float32, "eval": torch.float32}
 
 
+def test_bf16_is_used_where_it_was_measured_to_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU may have the instructions and be slower with them."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for flag, gain, expected in ((True, 2.0, True), (True, 0.6, False), (False, 2.0, False)):
+        monkeypatch.setattr(trainer.environment, "machine", lambda flag=flag: {"bf16": flag})
+        monkeypatch.setattr(trainer, "bf16_gain", lambda gain=gain: gain)
+        assert trainer.default_bf16.__wrapped__() is expected
+    monkeypatch.undo()
+    assert 0.05 < trainer.bf16_gain() < 20
+
+
 def test_no_sparse_logs_folder_is_left(
     dense: Checkpoint, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ SETTINGS = {
     "fused AdamW": {"bf16": False, "group_by_length": False},
     "and batches of like length": {"bf16": False},
     "and bf16 autocast": {"bf16": True},
+    "this project's defaults": {},
 }
 
 

@@ -1,0 +1,55 @@
+"""Quick dropout is dropout: the same share, the same mean, the same gradient, no trace in eval."""
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.dropout import QuickDropout, quicken_dropout
+
+SHAPE = (64, 12, 33, 31)  # no multiple of four, so that the last number is cut
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_share_and_mean_are_those_of_dropout(p: float) -> None:
+    torch.manual_seed(0)
+    found = QuickDropout(p)(torch.ones(SHAPE))
+    assert (found == 0).float().mean().item() == pytest.approx(p, abs=3e-3)
+    assert found.mean().item() == pytest.approx(1, abs=0.02)
+    assert found.max().item() == pytest.approx(1 / (1 - p), rel=1e-3)
+
+
+def test_neighbours_are_dropped_independently() -> None:
+    """Four elements share one random number; none may tell about another."""
+    torch.manual_seed(0)
+    dropped = (QuickDropout(0.5)(torch.ones(400_000)) == 0).double()
+    for distance in (1, 2, 3, 4):
+        pair = torch.stack([dropped[:-distance], dropped[distance:]])
+        assert abs(torch.corrcoef(pair)[0, 1].item()) < 0.01
+
+
+def test_the_gradient_passes_where_the_value_passed() -> None:
+    values = torch.randn(SHAPE, requires_grad=True)
+    found = QuickDropout(0.3)(values)
+    found.sum().backward()
+    assert torch.allclose(found, values * values.grad)
+
+
+def test_evaluation_and_zero_leave_the_input_alone() -> None:
+    values = torch.randn(3, 5)
+    assert QuickDropout(0.5).eval()(values) is values
+    assert QuickDropout(0.0)(values) is values
+
+
+def test_a_seed_repeats_the_masks() -> None:
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        runs.append(QuickDropout(0.5)(torch.ones(100)))
+    assert torch.equal(*runs)
+
+
+def test_every_dropout_of_a_model_is_swapped() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.2), nn.Sequential(nn.Dropout(0.1)))
+    quicken_dropout(model)
+    swapped = [m for m in model.modules() if isinstance(m, nn.Dropout)]
+    assert [(type(m), m.p) for m in swapped] == [(QuickDropout, 0.2), (QuickDropout, 0.1)]
