@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from transformers import TrainingArguments
 
 # FakeQuantize and SparseML's int8 folding were seen to work with this opset.
 ONNX_OPSET = 14
@@ -172,3 +173,12 @@ def _look_up_and_round(embedding: torch.nn.Embedding, rows: torch.Tensor) -> tor
     return torch.fake_quantize_per_tensor_affine(
         found, rounding.scale, rounding.zero_point, rounding.quant_min, rounding.quant_max
     )
+
+
+def keep_run_length(args: TrainingArguments, num_epochs: float) -> None:
+    """Let a run end where its recipe ends, also in the middle of an epoch.
+
+    Symptom: a recipe of 1.6 epochs trains for 2, the rest at a learning rate of 0.
+    Cause: SparseML's Trainer sets `num_train_epochs` to the recipe's length rounded up.
+    """
+    args.num_train_epochs = num_epochs

@@ -214,6 +214,8 @@ def make_trainer(
         callbacks=[SharedLearningRate()],
         compute_metrics=lambda answer: task.metrics(answer.predictions, answer.label_ids),
     )
+    if recipe:
+        compat.keep_run_length(trainer.args, recipe.num_epochs)
     # In their place, or every logged loss is printed as a dictionary.
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

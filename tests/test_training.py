@@ -149,6 +149,23 @@ def test_recorded_answers_are_the_teachers_own(
         assert np.allclose(live, recorded[i]["teacher_logits"], atol=1e-5)
 
 
+@pytest.mark.parametrize(("kept", "steps"), [(True, 12), (False, 16)])
+def test_a_run_ends_where_its_recipe_ends(
+    kept: bool,
+    steps: int,
+    dense: Checkpoint,
+    tiny_task: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """64 rows in batches of 8 for 1.5 epochs; without the workaround SparseML makes it 2."""
+    if not kept:
+        monkeypatch.setattr(trainer.compat, "keep_run_length", lambda args, num_epochs: None)
+    recipe = helpers.load_recipe("minilm-6layers_prune80", num_epochs=1.5)
+    made = helpers.fine_tune(tiny_task, dense, tmp_path / "half", recipe=recipe, **QUICK)
+    assert made.run["steps"] == steps
+
+
 def test_a_teacher_changes_what_is_learnt(
     dense: Checkpoint, tiny_task: Task, tmp_path: Path
 ) -> None:
