@@ -50,13 +50,16 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
             modifier that cannot run here.
     """
     check_schedule(recipe)
-    parameters = [name for name, _ in model.named_parameters()]
     modules = [name for name, _ in model.named_modules()]
+    dropped = tuple(f"{name}." for modifier in recipe.modifiers for name in modifier.drops)
+    # Layers go before the first mask: what was theirs is neither pruned nor promised.
+    kept = [name for name, _ in model.named_parameters() if not name.startswith(dropped)]
     matched = {}
     for modifier in recipe.modifiers:
         refuse_unusable(recipe.name, modifier)
+        refuse_missing_layers(recipe.name, modifier, modules)
         for pattern in modifier.patterns():
-            matched[pattern] = matching(pattern, parameters, model)
+            matched[pattern] = matching(pattern, kept, model)
         for name in modifier.params.get("submodules") or []:
             matched[name] = [name] if name in modules else []
     for pattern, names in matched.items():
@@ -78,6 +81,21 @@ def refuse_unusable(recipe_name: str, modifier: "RecipeModifier") -> None:
         raise UserError(
             f"{recipe_name}: this QuantizationModifier fails on Torch 2. Expected the older form: "
             "leave out scheme, scheme_overrides and ignore, add quantize_embeddings: true."
+        )
+
+
+def refuse_missing_layers(recipe_name: str, modifier: "RecipeModifier", modules: list[str]) -> None:
+    """Refuse to drop layers a model does not have: too few of them, or another prefix.
+
+    Raises:
+        UserError: names the first that is missing, and what the model's layers are called.
+    """
+    missing = [name for name in modifier.drops if name not in modules]
+    if missing:
+        layers = [name for name in modules if name.split(".")[-1].isdigit()]
+        raise UserError(
+            f"{recipe_name}: there is no layer {missing[0]} to drop. This model has "
+            f"{', '.join(layers[:1] + layers[-1:]) or 'no layers'}: change `layers`, or the recipe."
         )
 
 

@@ -39,6 +39,14 @@ class RecipeModifier:
         """True if it turns the model to int8."""
         return self.name == "QuantizationModifier"
 
+    @property
+    def drops(self) -> list[str]:
+        """Modules it takes out of the model, by full name; SparseML knows no pattern here."""
+        if self.name != "LayerPruningModifier":
+            return []
+        given = self.params["layers"]
+        return [given] if isinstance(given, str) else list(given)
+
     def patterns(self) -> list[str]:
         """Return the parameter patterns it applies to."""
         final = self.params.get("final_sparsity")

@@ -27,6 +27,18 @@ _WORDS = {
         "sets the smallest weights to zero, more at every update",
         "Bit by bit, the rest has time to adapt; all at once it has none.",
     ),
+    "GlobalMagnitudePruningModifier": (
+        "sets the smallest weights of all matrices together to zero, more at every update",
+        "A matrix of large weights keeps more of them than one of small weights.",
+    ),
+    "MovementPruningModifier": (
+        "sets the weights to zero that training moves towards it, more at every update",
+        "Size tells what pre-training needed, movement what this task needs.",
+    ),
+    "OBSPruningModifier": (
+        "sets the weights to zero that are missed least, and lets the rest make up for them",
+        "Gradients tell what a weight is worth; its size alone is a guess.",
+    ),
     "ConstantPruningModifier": (
         "keeps the zeros that are there",
         "Every optimizer step would otherwise move them away from zero.",
@@ -46,8 +58,9 @@ _WORDS = {
 }
 _SETTINGS = (
     "init_lr", "final_lr", "lr_func", "init_sparsity", "final_sparsity", "mask_type", "inter_func",
-    "update_frequency", "disable_quantization_observer_epoch", "quantize_embeddings",
-    "exclude_module_types", "submodules", "hardness", "temperature", "layers",
+    "update_frequency", "num_grads", "fisher_block_size", "disable_quantization_observer_epoch",
+    "freeze_bn_stats_epoch", "quantize_embeddings", "exclude_module_types", "submodules",
+    "hardness", "temperature", "layers",
 )  # fmt: skip
 
 
