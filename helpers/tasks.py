@@ -5,10 +5,9 @@ reader's own files, so that changing the data changes one line of a notebook.
 """
 
 import hashlib
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -18,36 +17,24 @@ from helpers.environment import runs_folder
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from collections.abc import Callable
 
-TEXT_COLUMNS = ("text", "sentence", "review", "content", "document", "question", "title")
-LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment", "intent")
-VALIDATION_SPLITS = ("validation", "dev", "val", "valid", "test")
+    from datasets import Dataset
+    from transformers import DataCollator, PreTrainedTokenizerBase
+
 SAMPLING_SEED = 13
 
 
 @dataclass(frozen=True)
-class WellKnown:
-    """Where a set lies below `TUTORIAL_DATA_DIR`, and what the hub calls it."""
-
-    train: str
-    validation: str
-    hub: str
-
-
-WELL_KNOWN = {
-    "sst2": WellKnown("sst2/train.tsv", "sst2/validation.tsv", "stanfordnlp/sst2"),
-}
-
-
-@dataclass(frozen=True)
 class Task:
-    """Single-text classification.
+    """What is learnt, and how it is scored; in this plain form one class for one text or a pair.
+
+    Another kind of task is a subclass: its own `head` and `outputs`, `encode`, `collator` and
+    `metrics`. Everything else here works on any of them.
 
     Attributes:
         name: what the reader typed.
-        train: columns `text` (str) and `label` (int).
+        train: columns `text` (str), `label` (int) and, for pairs, `text_pair` (str).
         validation: the same.
         labels: class names in the order of their numbers.
         max_seq_length: tokens kept of a text, special ones included.
@@ -59,21 +46,50 @@ class Task:
     labels: list[str]
     max_seq_length: int
 
+    # The class of Transformers' that is trained is AutoModelFor<head>.
+    head: ClassVar[str] = "SequenceClassification"
+    # What the model returns, in order; also what a teacher is asked for.
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    # The metric that is held to the dense model's, 0 to 1, more is better.
+    main_metric: ClassVar[str] = "accuracy"
+    # A teacher is asked once if its answers are a row of numbers a text; else at every step.
+    records_teacher: ClassVar[bool] = True
+    # What the Trainer applies to the outputs of a batch before it collects them; None for all.
+    reduce_outputs: ClassVar["Callable | None"] = None
+    # Columns that hold texts, for those who count or show them.
+    texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
+
     @property
     def fingerprint(self) -> str:
         """Sha256 over labels and rows: two runs saw the same data if and only if it is equal."""
-        digest = hashlib.sha256(repr((self.labels, self.max_seq_length)).encode())
+        facts = (type(self).__name__, self.labels, self.max_seq_length)
+        digest = hashlib.sha256(repr(facts).encode())
         for split in (self.train, self.validation):
-            for text, label in zip(split["text"], split["label"], strict=True):
-                digest.update(f"{label}\t{text}\n".encode())
+            columns = [split[name] for name in sorted(split.column_names)]
+            for row in zip(*columns, strict=True):
+                digest.update(repr(row).encode())
         return digest.hexdigest()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the model's config must say: number and names of the labels."""
+        names = dict(enumerate(self.labels))
+        return {
+            "num_labels": len(self.labels),
+            "id2label": names,
+            "label2id": {label: number for number, label in names.items()},
+        }
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint must keep to be asked again in the same way."""
+        return {"max_seq_length": self.max_seq_length}
 
     def sample(self, rows: int = 6) -> pd.DataFrame:
         """Return a few training rows with their labels in words."""
         picked = self.train.shuffle(seed=SAMPLING_SEED).select(range(min(rows, len(self.train))))
-        return pd.DataFrame(
-            {"text": picked["text"], "label": [self.labels[i] for i in picked["label"]]}
-        )
+        texts = {name: picked[name] for name in self.texts if name in picked.column_names}
+        return pd.DataFrame({**texts, "label": [self.labels[i] for i in picked["label"]]})
 
     def shortened(self, train: int | None, validation: int | None) -> Self:
         """Return the task with at most so many rows, drawn the same way every time."""
@@ -82,29 +98,57 @@ class Task:
         )
 
     def encode(self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset") -> "Dataset":
-        """Turn texts into token ids (unpadded) with `labels` and `length`.
+        """Turn rows into token ids (unpadded) with `labels` and `length`, for training.
 
         Raises:
             UserError: if `max_seq_length` is more than the model takes.
         """
         check_length(self.max_seq_length, tokenizer.model_max_length)
+        columns = [name for name in self.texts if name in split.column_names]
 
         def tokenize(rows: dict[str, list]) -> dict[str, list]:
-            tokens = tokenizer(rows["text"], truncation=True, max_length=self.max_seq_length)
+            texts = [rows[name] for name in columns]
+            tokens = tokenizer(*texts, truncation=True, max_length=self.max_seq_length)
             lengths = [len(ids) for ids in tokens["input_ids"]]
             return {**tokens, "length": lengths, "labels": rows["label"]}
 
         return split.map(tokenize, batched=True, remove_columns=split.column_names)
 
-    def metrics(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Score `logits` [rows, classes] against `labels` [rows]."""
-        from sklearn.metrics import accuracy_score, f1_score
+    def encode_validation(
+        self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset"
+    ) -> "Dataset":
+        """Turn rows into what is measured on; the same as for training, unless a kind differs."""
+        return self.encode(tokenizer, split)
 
-        answers = logits.argmax(axis=-1)
-        return {
-            "accuracy": float(accuracy_score(labels, answers)),
-            "f1_macro": float(f1_score(labels, answers, average="macro")),
+    def references(self, features: "Dataset") -> Any:  # noqa: ANN401 - each kind has its own
+        """Return what `metrics` compares outputs with, one item a row of `features`."""
+        return np.array(features["labels"])
+
+    def collator(self, tokenizer: "PreTrainedTokenizerBase") -> "DataCollator":
+        """Return what makes a batch of encoded rows."""
+        from transformers import DataCollatorWithPadding
+
+        return DataCollatorWithPadding(tokenizer)
+
+    def metrics(self, outputs: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        """Score `outputs` [rows, classes] against `references` [rows]; the main metric first.
+
+        With two classes also the F1 of the second one, and Matthews' correlation.
+        """
+        from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+        answers = outputs.argmax(axis=-1)
+        found = {
+            "accuracy": float(accuracy_score(references, answers)),
+            "f1_macro": float(f1_score(references, answers, average="macro")),
         }
+        if outputs.shape[-1] == 2:
+            found["f1"] = float(f1_score(references, answers, zero_division=0))
+            found["matthews_correlation"] = float(matthews_corrcoef(references, answers))
+        return found
+
+    def write_answers(self, folder: Path, outputs: np.ndarray, references: Any) -> None:  # noqa: ANN401
+        """Write what the model answered into `folder`, for kinds whose answers are read."""
 
 
 def _draw(split: "Dataset", rows: int | None) -> "Dataset":
@@ -129,41 +173,52 @@ def load_task(
     train_file: str | Path | None = None,
     validation_file: str | Path | None = None,
     text_column: str | None = None,
+    text_pair_column: str | None = None,
     label_column: str | None = None,
+    problem_type: str | None = None,
     max_seq_length: int | None = None,
     tier: tiers.Tier | None = None,
 ) -> Task:
-    """Load a task by name or from files, at the size of the tier.
+    """Load a text classification (or regression) by name or from files, at the tier's size.
 
     Args:
-        name: 'docs-library' (embedded), 'sst2', or a hub data set; a title when files are given.
-        train_file: csv, tsv, json or jsonl with a text and a label column.
+        name: 'docs-library' (embedded), one of `catalogue.KNOWN` such as 'sst2' or 'mrpc', or a
+            hub data set; a title when files are given.
+        train_file: csv, tsv, json or jsonl with one or two text columns and a label column.
         validation_file: the same; required with `train_file`.
         text_column: its name, if it is not one of the usual ones.
+        text_pair_column: of the second text; None for the usual names, or none at all.
         label_column: likewise.
+        problem_type: as in Transformers' configs; None for what the labels look like.
         max_seq_length: tokens kept of a text; the tier's value if None.
         tier: sizes; the current tier if None.
 
     Raises:
         UserError: for anything about the data that would only fail, or mislead, later on.
     """
-    from helpers import sources
+    from helpers import columns, labels, sources
+    from helpers.catalogue import KNOWN
+    from helpers.text_tasks import MultiLabel, Regression
 
     tier = tier or tiers.current()
-    if train_file or validation_file:
-        train, validation = sources.from_files(train_file, validation_file)
+    from_files = train_file is not None or validation_file is not None
+    known = None if from_files else KNOWN.get(name)
+    if from_files:
+        splits = sources.from_files(train_file, validation_file)
     elif name == "docs-library":
-        train, validation = sources.embedded(runs_folder() / "cache")
-    elif name in WELL_KNOWN and (home := os.environ.get("TUTORIAL_DATA_DIR")):
-        known = WELL_KNOWN[name]
-        train, validation = sources.from_files(
-            Path(home) / known.train, Path(home) / known.validation
-        )
+        splits = sources.embedded(runs_folder() / "cache")
+    elif known:
+        splits = known.load()
     else:
-        hub = WELL_KNOWN[name].hub if name in WELL_KNOWN else name
-        train, validation = sources.from_hub(hub, VALIDATION_SPLITS)
-    text = sources.find_column(train, text_column, TEXT_COLUMNS, "text_column")
-    label = sources.find_column(train, label_column, LABEL_COLUMNS, "label_column")
-    train, validation, labels = sources.number_labels(train, validation, text, label)
-    task = Task(name, train, validation, labels, max_seq_length or tier.max_seq_length)
+        splits = sources.from_hub(name)
+    texts = columns.find_texts(splits[0], text_column, text_pair_column)
+    label = columns.find_column(splits[0], label_column, columns.LABEL_COLUMNS, "label_column")
+    columns.check_validation(splits[1], [*texts.values(), label])
+    kind = problem_type or (known and known.problem_type) or labels.problem_type(splits[0], label)
+    names, *numbers = labels.read_labels(*splits, label, kind, known and known.label_names())
+    train, validation = (
+        columns.renamed(split, texts, values) for split, values in zip(splits, numbers, strict=True)
+    )
+    make = {labels.MULTI_LABEL: MultiLabel, labels.REGRESSION: Regression}.get(kind, Task)
+    task = make(name, train, validation, names, max_seq_length or tier.max_seq_length)
     return task.shortened(tier.train_examples, tier.validation_examples)

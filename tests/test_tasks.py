@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from helpers import load_task, sources, tasks, tiers
+from helpers import labels, load_task, tasks, tiers
+from helpers.catalogue import KNOWN
 from helpers.errors import UserError
+from helpers.models import load_tokenizer
 from helpers.tasks import Task
+from helpers.text_tasks import MultiLabel, Regression
 
 ROWS = [("a good film", "good"), ("a bad film", "bad"), ('a "fine" film', "good")]
 
@@ -57,9 +61,70 @@ def test_numeric_labels_keep_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert task.train["label"] == [2, 1, 0]
 
 
-def test_fractions_are_no_classes(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="2 different fractions.*whole numbers"):
+def test_whole_floats_are_no_classes(tmp_path: Path) -> None:
+    """They may be scores, or numbers of classes that a gap turned into floats: better ask."""
+    with pytest.raises(UserError, match="2 different fractions.*problem_type regression"):
         load(tmp_path, [("a", 0.0), ("b", 1.0)])
+
+
+def test_fractions_are_scores(tmp_path: Path) -> None:
+    task = load(tmp_path, [("a", 0.5), ("b", 1.0)])
+    assert (type(task), task.labels, task.train["label"]) == (Regression, ["label"], [0.5, 1.0])
+    whole = load(tmp_path, [("a", 0.0), ("b", 1.0)], problem_type="regression")
+    assert (type(whole), whole.train["label"]) == (Regression, [0.0, 1.0])
+
+
+@pytest.mark.parametrize("pair", [("sentence1", "sentence2"), ("premise", "hypothesis")])
+def test_pairs_are_found_by_their_usual_names(pair: tuple[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text(f"{pair[0]},{pair[1]},label\none,two,yes\nthree,four,no\n")
+    task = load_task("mine", train_file=file, validation_file=file)
+    assert task.train["text"] == ["one", "three"]
+    assert task.train["text_pair"] == ["two", "four"]
+    alone = load_task("mine", train_file=file, validation_file=file, text_column=pair[0])
+    assert "text_pair" not in alone.train.column_names
+
+
+def test_a_pair_is_one_input_with_two_segments(tmp_path: Path, tiny_model: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text("mine,yours,label\none,two three,1\nfour,five,0\n")
+    names = {"text_column": "mine", "text_pair_column": "yours"}
+    task = load_task("p", train_file=file, validation_file=file, max_seq_length=16, **names)
+    row = task.encode(load_tokenizer(tiny_model), task.train)[0]
+    assert row["token_type_ids"] == [0, 0, 0, 1, 1, 1]
+
+
+def test_several_labels_in_a_cell_or_a_list(tmp_path: Path) -> None:
+    cells = tmp_path / "cells.csv"
+    cells.write_text('text,label\na,"2,10"\nb,2\nc,\n')
+    lists = tmp_path / "lists.jsonl"
+    rows = ({"text": t, "label": v} for t, v in (("a", [2, 10]), ("b", [2]), ("c", [])))
+    lists.write_text("\n".join(json.dumps(row) for row in rows))
+    kind = "multi_label_classification"
+    for file, asked in ((cells, {"problem_type": kind}), (lists, {})):
+        task = load_task("mine", train_file=file, validation_file=file, **asked)
+        assert (type(task), task.labels) == (MultiLabel, ["2", "10"])
+        assert task.train["label"] == [[0, 1], [0], []]
+
+
+def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds 'high', which is no number"):
+        load(tmp_path, [("a", 0.5), ("b", "high")], problem_type="regression")
+    with pytest.raises(UserError, match="problem_type 'ranking': expected one of"):
+        load(tmp_path, problem_type="ranking")
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_known_sets_load_from_the_local_folder(name: str) -> None:
+    known = KNOWN[name]
+    if known.home is None:
+        pytest.skip("TUTORIAL_DATA_DIR names no folder with this set")
+    task = load_task(name, tier=tiers.TIERS["smoke"])
+    kind = {"regression": Regression, "multi_label_classification": MultiLabel}
+    assert type(task) is kind.get(known.problem_type, tasks.Task)
+    assert (len(task.train), len(task.validation)) == (160, 200)
+    if name == "go_emotions":
+        assert (len(task.labels), task.labels[0], task.labels[-1]) == (28, "admiration", "neutral")
 
 
 @pytest.mark.parametrize("rows", [[("a", 1), ("b", 1)], [(f"t{i}", i) for i in range(1001)]])
@@ -216,8 +281,6 @@ def test_shortening_draws_the_same_rows_every_time(tmp_path: Path) -> None:
 
 
 def test_metrics_are_those_of_scikit_learn(tmp_path: Path) -> None:
-    from sklearn.metrics import accuracy_score, f1_score
-
     generator = np.random.default_rng(0)
     logits, labels = generator.normal(size=(50, 3)), generator.integers(0, 3, 50)
     found = load(tmp_path).metrics(logits, labels)
@@ -227,6 +290,15 @@ def test_metrics_are_those_of_scikit_learn(tmp_path: Path) -> None:
         "f1_macro": pytest.approx(f1_score(labels, answers, average="macro")),
     }
     assert load(tmp_path).metrics(np.eye(3), np.arange(3)) == {"accuracy": 1.0, "f1_macro": 1.0}
+
+
+def test_two_classes_have_the_scores_of_glue(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    logits, expected = generator.normal(size=(50, 2)), generator.integers(0, 2, 50)
+    found = load(tmp_path).metrics(logits, expected)
+    assert found["f1"] == pytest.approx(f1_score(expected, logits.argmax(1)))
+    matthews = matthews_corrcoef(expected, logits.argmax(1))
+    assert found["matthews_correlation"] == pytest.approx(matthews)
 
 
 def test_a_sample_shows_labels_in_words(tmp_path: Path) -> None:
@@ -241,11 +313,14 @@ def test_class_labels_of_a_hub_set_keep_their_names() -> None:
 
     kinds = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
     split = Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=kinds)
-    train, _, labels = sources.number_labels(split, split, "text", "label")
-    assert (labels, train["label"]) == (["neg", "pos"], [1, 0])
+    assert labels.read_labels(split, split, "label", labels.SINGLE_LABEL) == (
+        ["neg", "pos"],
+        [1, 0],
+        [1, 0],
+    )
     hidden = Dataset.from_dict({"text": ["a"], "label": [-1]})
     with pytest.raises(UserError, match="labels that train does not: -1"):
-        sources.number_labels(split, hidden, "text", "label")
+        labels.read_labels(split, hidden, "label", labels.SINGLE_LABEL)
 
 
 def test_check_length_takes_the_limit_itself() -> None:

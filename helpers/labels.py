@@ -1,0 +1,156 @@
+"""Labels as numbers: classes, sets of classes or scores, and what cannot be any of them refused."""
+
+import math
+from typing import TYPE_CHECKING
+
+from helpers.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from datasets import Dataset
+
+SINGLE_LABEL = "single_label_classification"
+MULTI_LABEL = "multi_label_classification"
+REGRESSION = "regression"
+# The tsv files of multi-label sets write several numbers into one cell.
+DELIMITER = ","
+MOST_CLASSES = 1000
+
+Numbered = tuple[list[str], list, list]
+
+
+def problem_type(train: "Dataset", label: str) -> str:
+    """Return what a label column looks like: lists, fractions, or one class a row."""
+    values = train[label]
+    if any(isinstance(value, list | tuple) for value in values):
+        return MULTI_LABEL
+    if any(isinstance(value, float) and not value.is_integer() for value in _known(values)):
+        return REGRESSION
+    return SINGLE_LABEL
+
+
+def read_labels(
+    train: "Dataset", validation: "Dataset", label: str, kind: str, names: list[str] | None = None
+) -> Numbered:
+    """Return the names of the labels, and the numbers of train and validation.
+
+    Args:
+        train: rows that define which labels there are.
+        validation: rows that may hold no others.
+        label: the column.
+        kind: SINGLE_LABEL (an int a row), MULTI_LABEL (a list of int) or REGRESSION (a float).
+        names: labels by number, where the data does not say them itself.
+
+    Raises:
+        UserError: rows without a label, labels of another kind, or unknown in train.
+    """
+    readers: dict[str, Callable[..., Numbered]] = {
+        SINGLE_LABEL: one_class,
+        MULTI_LABEL: several_classes,
+        REGRESSION: scores,
+    }
+    if kind not in readers:
+        raise UserError(f"--problem_type {kind!r}: expected one of {', '.join(readers)}.")
+    if kind != MULTI_LABEL:
+        for split, where in ((train, "train"), (validation, "validation")):
+            refuse_missing(split[label], label, where)
+    return readers[kind](train, validation, label, names)
+
+
+def _known(values: list) -> list:
+    return [value for value in values if value is not None and value == value]
+
+
+def refuse_missing(labels: list, column: str, split: str) -> None:
+    """Refuse rows without a label, which would become a class of their own."""
+    empty = [i for i, value in enumerate(labels, start=1) if value in (None, "") or value != value]
+    if empty:
+        raise UserError(
+            f"{len(empty)} {split} rows have no {column!r} (first: row {empty[0]}). "
+            "Fill it in or take them out."
+        )
+
+
+def one_class(
+    train: "Dataset", validation: "Dataset", label: str, names: list[str] | None
+) -> Numbered:
+    """Number the classes of the train rows."""
+    values = class_values(train, label)
+    number = {str(value): i for i, value in enumerate(values)}
+    refuse_unknown({str(value) for value in validation[label]} - set(number))
+    shown = names or getattr(train.features[label], "names", None) or list(number)
+    return shown, *([number[str(v)] for v in split[label]] for split in (train, validation))
+
+
+def class_values(train: "Dataset", label: str) -> list:
+    """Return the distinct labels of the train split in a stable order."""
+    feature = train.features[label]
+    if hasattr(feature, "names"):
+        return list(range(len(feature.names)))
+    values = sorted(set(train[label]), key=lambda v: (isinstance(v, str), v))
+    if 2 <= len(values) <= MOST_CLASSES and not isinstance(values[0], float):
+        return values
+    kind = "fractions" if isinstance(values[0], float) else "values"
+    raise UserError(
+        f"Column {label!r} holds {len(values)} different {kind}; a classification needs 2 to "
+        f"{MOST_CLASSES} words or whole numbers. Name another column with --label_column, or "
+        "pass --problem_type regression for scores."
+    )
+
+
+def refuse_unknown(unknown: set[str]) -> None:
+    """Refuse validation labels that training never shows."""
+    if unknown:
+        raise UserError(
+            f"Validation holds labels that train does not: {', '.join(sorted(unknown)[:5])}. "
+            "Mend the file; a model cannot learn a class it never sees."
+        )
+
+
+def several_classes(
+    train: "Dataset", validation: "Dataset", label: str, names: list[str] | None
+) -> Numbered:
+    """Number sets of classes; a cell may be a list, or text with commas."""
+    split_up = [[_members(value) for value in split[label]] for split in (train, validation)]
+    values = sorted({value for row in split_up[0] for value in row}, key=_order)
+    if len(values) < 2:
+        raise UserError(f"Column {label!r} holds {len(values)} labels. Expected 2 or more.")
+    feature = getattr(train.features[label], "feature", None)
+    shown = names or getattr(feature, "names", None)
+    if shown:
+        values = [str(i) for i in range(len(shown))]
+    number = {value: i for i, value in enumerate(values)}
+    for rows in split_up:
+        refuse_unknown({value for row in rows for value in row} - set(number))
+    return shown or values, *([[number[v] for v in row] for row in rows] for rows in split_up)
+
+
+def _members(value: object) -> list[str]:
+    if isinstance(value, list | tuple):
+        return [str(member) for member in value]
+    return [member.strip() for member in str(value).split(DELIMITER) if member.strip()]
+
+
+def _order(value: str) -> tuple[bool, int, str]:
+    return (not value.isdigit(), int(value) if value.isdigit() else 0, value)
+
+
+def scores(
+    train: "Dataset", validation: "Dataset", label: str, names: list[str] | None
+) -> Numbered:
+    """Read scores as floats."""
+    return names or [label], *(_floats(split, label) for split in (train, validation))
+
+
+def _floats(split: "Dataset", label: str) -> list[float]:
+    try:
+        values = [float(value) for value in split[label]]
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"Column {label!r} holds {str(error).split(': ')[-1]}, which is no number. "
+            "Expected scores for a regression."
+        ) from error
+    if all(math.isfinite(value) for value in values):
+        return values
+    raise UserError(f"Column {label!r} holds infinite scores. Expected finite numbers.")

@@ -1,0 +1,479 @@
+"""Question answering: the answer is a piece of the context, found by its start and its end.
+
+A context longer than the model reads is cut into windows that overlap, so that each answer stands
+whole in one of them; the answers of all windows compete (`answers.py`).
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from helpers import answers, models, sources, squad, tiers
+from helpers.answers import CLS, Predictions, Window
+from helpers.environment import runs_folder
+from helpers.errors import UserError
+from helpers.stops import Checkpoint
+from helpers.tasks import SAMPLING_SEED, Task, check_length
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import nn
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+# A question is cut to this many tokens, and to half the window where that is less (BERT's rule).
+MAX_QUESTION_TOKENS = 64
+# Rows tokenized at a time; few, since one huge context can make thousands of windows.
+ROWS_AT_ONCE = 100
+WINDOWS_AT_ONCE = 16
+# Columns of evaluation features that are for scoring; the model does not take them.
+SCORING_COLUMNS = ("example_id", "offset_mapping", "passage", "answers")
+# Fields of the task that decide how a checkpoint is asked.
+SETTINGS = (
+    "max_seq_length",
+    "doc_stride",
+    "max_answer_length",
+    "n_best_size",
+    "version_2_with_negative",
+    "null_score_diff_threshold",
+)
+# The id of a question that a person asks.
+ASKED = "asked"
+SQUAD_HUB = "rajpurkar/squad"
+SQUAD_TRAIN = (
+    "squad/train-part-v1.1.json",
+    "squadshifts/new_wiki_v1.0.json",
+    "squadshifts/amazon_reviews_v1.0.json",
+)
+SQUAD_VALIDATION = "squad/dev-v1.1.json"
+
+
+@dataclass(frozen=True)
+class QuestionAnswering(Task):
+    """Extractive question answering as in SQuAD.
+
+    Attributes:
+        train: the columns of `squad.COLUMNS`.
+        validation: the same.
+        labels: empty; the two outputs are the start and the end of the answer.
+        max_seq_length: tokens of a window: question, its part of the context, special ones.
+        doc_stride: tokens that two neighbouring windows of a context share.
+        max_answer_length: most tokens of an answer.
+        n_best_size: answers listed for a question.
+        version_2_with_negative: whether a question may have no answer (SQuAD v2).
+        null_score_diff_threshold: how much better "no answer" must score than the best answer.
+    """
+
+    doc_stride: int = 128
+    max_answer_length: int = 30
+    n_best_size: int = 20
+    version_2_with_negative: bool = False
+    null_score_diff_threshold: float = 0.0
+
+    head: ClassVar[str] = "QuestionAnswering"
+    outputs: ClassVar[tuple[str, ...]] = ("start_logits", "end_logits")
+    main_metric: ClassVar[str] = "f1"
+    # Its answers are two numbers a token, and windows differ in tokens.
+    records_teacher: ClassVar[bool] = False
+    texts: ClassVar[tuple[str, ...]] = ("question", "context")
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that mean nothing."""
+        smallest = {"doc_stride": 0, "max_answer_length": 1, "n_best_size": 1}
+        for name, least in smallest.items():
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"{name} is {getattr(self, name)}; it must be {least} or more. Mend --{name}."
+                )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields a checkpoint must keep to be asked again in the same way."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 over rows and settings, since windows and answers depend on both."""
+        return hashlib.sha256(f"{super().fingerprint} {self.settings}".encode()).hexdigest()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the model's config must say: two outputs a token."""
+        return {"num_labels": 2}
+
+    def sample(self, rows: int = 6) -> pd.DataFrame:
+        """Return a few training questions, their contexts, and the first right answer."""
+        picked = self.train.shuffle(seed=SAMPLING_SEED).select(range(min(rows, len(self.train))))
+        first = [next(iter(gold["text"]), "") for gold in picked["answers"]]
+        return pd.DataFrame(
+            {"question": picked["question"], "context": picked["context"], "answer": first}
+        )
+
+    def encode(self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset") -> "Dataset":
+        """Turn questions into windows (unpadded) for training; one row a window.
+
+        A row has the model's inputs, `length`, and `start_positions` and `end_positions`, the
+        tokens of the first answer; 0, where [CLS] stands, if the window does not hold all of it.
+
+        Raises:
+            UserError: if `max_seq_length` is more than the model takes, if `doc_stride` leaves
+                no room to move a window on, or if the tokenizer cannot tell characters.
+        """
+        return self._windows(tokenizer, split, scored=False)
+
+    def encode_validation(
+        self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset"
+    ) -> "Dataset":
+        """Do the same as `encode`, and add `SCORING_COLUMNS`, from which `references` reads."""
+        return self._windows(tokenizer, split, scored=True)
+
+    def _windows(
+        self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset", *, scored: bool
+    ) -> "Dataset":
+        check_length(self.max_seq_length, tokenizer.model_max_length)
+        check_tokenizer(tokenizer)
+        work = partial(
+            encode_rows,
+            tokenizer=tokenizer,
+            max_seq_length=self.max_seq_length,
+            doc_stride=self.doc_stride,
+            scored=scored,
+        )
+        return split.map(
+            work, batched=True, batch_size=ROWS_AT_ONCE, remove_columns=split.column_names
+        )
+
+    def references(self, features: "Dataset") -> list[Window]:
+        """Return what scoring needs of each window, in the order of `features`."""
+        return [
+            Window(
+                row["example_id"],
+                np.array(row["offset_mapping"], dtype=np.int64),
+                row["passage"],
+                tuple(row["answers"]),
+            )
+            for row in features.select_columns(list(SCORING_COLUMNS))
+        ]
+
+    def predictions(
+        self, outputs: tuple[np.ndarray, np.ndarray], references: list[Window]
+    ) -> Predictions:
+        """Return answers, n-best lists and, for SQuAD v2, the odds of "no answer".
+
+        Args:
+            outputs: start and end logits, each [windows, tokens]; padding at the right is ignored.
+            references: the windows, in the same order.
+        """
+        negative = self.version_2_with_negative
+        return answers.predict(
+            outputs,
+            references,
+            n_best=self.n_best_size,
+            longest=self.max_answer_length,
+            null_threshold=self.null_score_diff_threshold if negative else None,
+        )
+
+    def write_answers(
+        self, folder: Path, outputs: tuple[np.ndarray, np.ndarray], references: list[Window]
+    ) -> None:
+        """Write the files that Transformers' run_qa writes, under its names."""
+        answers.write_predictions(folder, self.predictions(outputs, references), "eval_")
+
+    def metrics(
+        self, outputs: tuple[np.ndarray, np.ndarray], references: list[Window]
+    ) -> dict[str, float]:
+        """Return `f1` and `exact_match` over questions, 0 to 1 where SQuAD's scripts say percent.
+
+        With `version_2_with_negative` also `HasAns_f1`, `HasAns_exact`, `NoAns_f1` and
+        `NoAns_exact`, as far as there are such questions.
+        """
+        return answers.score(
+            self.predictions(outputs, references).texts,
+            {window.question: window.answers for window in references},
+            version_2_with_negative=self.version_2_with_negative,
+        )
+
+
+def check_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Refuse a tokenizer that cannot map tokens to characters, or that pads at the left."""
+    if not tokenizer.is_fast:
+        raise UserError(
+            "Question answering maps tokens back to characters, which only a fast tokenizer does. "
+            "Put a tokenizer.json into the model's folder."
+        )
+    if tokenizer.padding_side != "right":
+        raise UserError(
+            "The tokenizer pads at the left, but windows are padded at the right. "
+            'Set "padding_side": "right" in its tokenizer_config.json.'
+        )
+
+
+def encode_rows(
+    rows: dict[str, list],
+    *,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_seq_length: int,
+    doc_stride: int,
+    scored: bool,
+) -> dict[str, list]:
+    """Tokenize questions with their contexts into windows; see `QuestionAnswering.encode`."""
+    limit = min(MAX_QUESTION_TOKENS, max_seq_length // 2)
+    questions, longest = cut_questions(rows["question"], tokenizer, limit)
+    check_stride(tokenizer, max_seq_length, doc_stride, longest)
+    tokens = tokenizer(
+        questions,
+        rows["context"],
+        truncation="only_second",
+        max_length=max_seq_length,
+        stride=doc_stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    origins = tokens["overflow_to_sample_mapping"]
+    offsets = [context_offsets(tokens, i) for i in range(len(origins))]
+    golds = [rows["answers"][i] for i in origins]
+    contexts = [rows["context"][i] for i in origins]
+    places = [locate(*row) for row in zip(offsets, contexts, golds, strict=True)]
+    windows = {name: tokens[name] for name in tokenizer.model_input_names} | {
+        "length": [len(ids) for ids in tokens["input_ids"]],
+        "start_positions": [start for start, _ in places],
+        "end_positions": [end for _, end in places],
+    }
+    if not scored:
+        return windows
+    return windows | {
+        "example_id": [rows["id"][i] for i in origins],
+        "offset_mapping": [table.tolist() for table in offsets],
+        "passage": [passage(*row) for row in zip(offsets, contexts, strict=True)],
+        "answers": [gold["text"] for gold in golds],
+    }
+
+
+def cut_questions(
+    questions: list[str], tokenizer: "PreTrainedTokenizerBase", limit: int
+) -> tuple[list[str], int]:
+    """Cut questions to `limit` tokens; return them and the tokens of the longest one then."""
+    # Some questions of SQuAD begin with a screenful of spaces.
+    questions = [question.lstrip() for question in questions]
+    tokens = tokenizer(
+        questions,
+        add_special_tokens=False,
+        truncation=True,
+        max_length=limit,
+        return_offsets_mapping=True,
+    )
+    ends = [offsets[-1][1] if offsets else 0 for offsets in tokens["offset_mapping"]]
+    cut = [question[:end] for question, end in zip(questions, ends, strict=True)]
+    return cut, max(map(len, tokens["input_ids"]), default=0)
+
+
+def check_stride(
+    tokenizer: "PreTrainedTokenizerBase", max_seq_length: int, doc_stride: int, question: int
+) -> None:
+    """Refuse windows that could not move on: they share all the context that they hold."""
+    room = max_seq_length - question - tokenizer.num_special_tokens_to_add(pair=True)
+    if doc_stride < room:
+        return
+    raise UserError(
+        f"doc_stride is {doc_stride}, but beside a question of {question} tokens a window of "
+        f"{max_seq_length} has room for {max(room, 0)} tokens of context. "
+        f"Use --doc_stride {max(room // 2, 0)} or a larger --max_seq_length."
+    )
+
+
+def context_offsets(tokens: "BatchEncoding", window: int) -> np.ndarray:
+    """Return `Window.offsets` of one window, int [tokens, 2]."""
+    offsets = np.array(tokens["offset_mapping"][window], dtype=np.int64).reshape(-1, 2)
+    outside = [sequence != 1 for sequence in tokens.sequence_ids(window)]
+    offsets[outside] = -1
+    return offsets
+
+
+def locate(offsets: np.ndarray, context: str, gold: dict[str, list]) -> tuple[int, int]:
+    """Return first and last token of the first answer, or [CLS] twice if it is not all here.
+
+    An answer that does not stand where it says is not here either.
+    """
+    inside = np.flatnonzero(offsets[:, 0] >= 0)
+    if not gold["text"] or not len(inside):
+        return CLS, CLS
+    text, start = gold["text"][0], gold["answer_start"][0]
+    end = start + len(text)
+    if context[start:end] != text:
+        return CLS, CLS
+    # Spaces around an answer belong to no token.
+    start, end = start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
+    starts, ends = offsets[inside].T
+    if start < starts[0] or end > ends[-1]:
+        return CLS, CLS
+    first = int(inside[np.searchsorted(ends, start, side="right")])
+    last = int(inside[np.searchsorted(starts, end, side="left") - 1])
+    return (first, last) if first <= last else (CLS, CLS)
+
+
+def passage(offsets: np.ndarray, context: str) -> str:
+    """Return the part of a context that a window covers."""
+    inside = offsets[offsets[:, 0] >= 0]
+    return context[inside[0, 0] : inside[-1, 1]] if len(inside) else ""
+
+
+def load_question_answering(
+    name: str = "docs-qa",
+    *,
+    train_files: str | Path | Sequence[str | Path] | None = None,
+    validation_file: str | Path | None = None,
+    max_seq_length: int = 384,
+    doc_stride: int = 128,
+    max_answer_length: int = 30,
+    n_best_size: int = 20,
+    version_2_with_negative: bool = False,
+    null_score_diff_threshold: float = 0.0,
+    on_bad_answers: squad.OnBadAnswers = "stop",
+    max_train_samples: int | None = None,
+    max_eval_samples: int | None = None,
+    tier: tiers.Tier | None = None,
+) -> QuestionAnswering:
+    """Load questions by name or from files, at the size of the tier.
+
+    Args:
+        name: 'docs-qa' (embedded), 'squad', or a hub data set; a title when files are given.
+            'squad' is read from the folder TUTORIAL_DATA_DIR names, else from the hub.
+        train_files: json or jsonl, one or several that are joined; see `squad.read_questions`.
+        validation_file: one more; required with `train_files`.
+        max_seq_length: tokens of a window.
+        doc_stride: tokens that neighbouring windows share.
+        max_answer_length: most tokens of an answer.
+        n_best_size: answers listed for a question.
+        version_2_with_negative: whether a question may have no answer.
+        null_score_diff_threshold: how much better "no answer" must score than the best answer.
+        on_bad_answers: 'stop' or 'drop'; see `squad.checked`.
+        max_train_samples: most training questions; the tier's number if None.
+        max_eval_samples: most validation questions; likewise.
+        tier: sizes; the current tier if None.
+
+    Raises:
+        UserError: for anything about the data that would only fail, or mislead, later on.
+    """
+    tier = tier or tiers.current()
+    checks = {
+        "version_2_with_negative": version_2_with_negative,
+        "on_bad_answers": on_bad_answers,
+    }
+    train, validation = _parts(name, train_files, validation_file, checks)
+    task = QuestionAnswering(
+        name,
+        train,
+        validation,
+        [],
+        max_seq_length,
+        doc_stride=doc_stride,
+        max_answer_length=max_answer_length,
+        n_best_size=n_best_size,
+        version_2_with_negative=version_2_with_negative,
+        null_score_diff_threshold=null_score_diff_threshold,
+    )
+    return task.shortened(
+        max_train_samples or tier.train_examples, max_eval_samples or tier.validation_examples
+    )
+
+
+def _parts(
+    name: str,
+    train_files: str | Path | Sequence[str | Path] | None,
+    validation_file: str | Path | None,
+    checks: dict[str, Any],
+) -> tuple["Dataset", "Dataset"]:
+    if not train_files and not validation_file:
+        if name == "docs-qa":
+            from helpers.docs_qa import docs_qa
+
+            splits = docs_qa(runs_folder() / "cache")
+            return splits["train"], splits["validation"]
+        home = os.environ.get("TUTORIAL_DATA_DIR")
+        if name != "squad" or not home:
+            return _from_hub(SQUAD_HUB if name == "squad" else name, checks)
+        train_files = [Path(home) / file for file in SQUAD_TRAIN]
+        validation_file = Path(home) / SQUAD_VALIDATION
+    if not train_files or not validation_file:
+        missing = "validation_file" if train_files else "train_files"
+        raise UserError(
+            f"{missing} is missing. Give both training files and a validation file, "
+            "since every step measures on questions not trained on."
+        )
+    train = squad.read_questions(train_files, "train", **checks)
+    return train, squad.read_questions(validation_file, "validation", **checks)
+
+
+def _from_hub(name: str, checks: dict[str, Any]) -> tuple["Dataset", "Dataset"]:
+    train, validation = sources.from_hub(name)
+    return (
+        squad.from_hub_rows(train, "train", name, **checks),
+        squad.from_hub_rows(validation, "validation", name, **checks),
+    )
+
+
+def answer(checkpoint: Checkpoint, question: str, context: str, *, top: int = 5) -> pd.DataFrame:
+    """Return what a checkpoint answers to a question about a context of any length.
+
+    Returns:
+        At most `top` rows, best first: `answer`, `score` (its probability among all that are
+        listed for a question), and `start` and `end`, its characters in the context. An empty
+        answer is "no answer", which only a model for SQuAD v2 gives.
+
+    Raises:
+        UserError: if question or context is empty.
+    """
+    from datasets import Dataset
+
+    if not question.strip() or not context.strip():
+        raise UserError("A question and a context are needed. Fill in what is empty.")
+    row = {"id": ASKED, "context": context, "question": question, "answers": []}
+    rows = Dataset.from_list([squad.tidy(row, ASKED)], features=squad.columns())
+    # What the checkpoint does not say is as the task's defaults have it.
+    known = {name: checkpoint.run[name] for name in SETTINGS if name in checkpoint.run}
+    task = QuestionAnswering(ASKED, rows, rows, [], **known)
+    network, tokenizer = models.load_model(checkpoint), models.load_tokenizer(checkpoint.folder)
+    return best_answers(task, network, tokenizer).head(top)
+
+
+def best_answers(
+    task: QuestionAnswering, network: "nn.Module", tokenizer: "PreTrainedTokenizerBase"
+) -> pd.DataFrame:
+    """Ask a network the one question of `task.validation`; see `answer` for the columns."""
+    features = task.encode_validation(tokenizer, task.validation)
+    windows = task.references(features)
+    outputs = logits(network, tokenizer, features)
+    spans = answers.ranked(outputs, windows, task.n_best_size, task.max_answer_length)[ASKED]
+    if task.version_2_with_negative:
+        null = answers.null_spans(outputs, windows)[ASKED]
+        # The threshold may decide against the best score.
+        chosen = spans[0] if task.predictions(outputs, windows).texts[ASKED] else null
+        spans = answers.with_null(spans, null, task.n_best_size)
+        spans.sort(key=lambda span: span != chosen)
+    table = pd.DataFrame(spans, columns=answers.Span._fields).rename(columns={"text": "answer"})
+    table["score"] = answers.probabilities(spans).round(3)
+    return table[["answer", "score", "start", "end"]]
+
+
+def logits(
+    network: "nn.Module", tokenizer: "PreTrainedTokenizerBase", features: "Dataset"
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return start and end logits of every window, float [tokens or more] each."""
+    import torch
+
+    inputs = features.select_columns(tokenizer.model_input_names)
+    starts: list[np.ndarray] = []
+    ends: list[np.ndarray] = []
+    for begin in range(0, len(inputs), WINDOWS_AT_ONCE):
+        batch = tokenizer.pad(inputs[begin : begin + WINDOWS_AT_ONCE], return_tensors="pt")
+        with torch.no_grad():
+            output = network(**batch)
+        starts.extend(output.start_logits.float().numpy())
+        ends.extend(output.end_logits.float().numpy())
+    return starts, ends

@@ -1,0 +1,138 @@
+"""Texts, single or in pairs, with a score (regression) or with any number of classes.
+
+Both are the plain task with other labels: columns, tokens and batches stay as they are.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from helpers.errors import UserError
+from helpers.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from helpers.tasks import SAMPLING_SEED, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """A score for a text or a pair, such as how alike two sentences are.
+
+    `train` and `validation` have the column `label` (float); `labels` holds the score's one name.
+    """
+
+    main_metric: ClassVar[str] = "pearson"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the model's config must say: one output, trained by squared error."""
+        return {**super().config, "problem_type": REGRESSION}
+
+    def sample(self, rows: int = 6) -> pd.DataFrame:
+        """Return a few training rows with their scores."""
+        return _sampled(self, rows, float)
+
+    def metrics(self, outputs: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        """Score `outputs` [rows, 1] against `references` [rows].
+
+        Where answers or references are all the same, no correlation is defined: it counts as 0,
+        and a warning says so.
+
+        Raises:
+            UserError: if an answer is not a number, as after a training that diverged.
+        """
+        from scipy.stats import pearsonr, spearmanr
+        from sklearn.metrics import mean_squared_error
+
+        answers = np.asarray(outputs, dtype=np.float64).reshape(len(references))
+        expected = np.asarray(references, dtype=np.float64)
+        if not np.isfinite(answers).all():
+            raise UserError(
+                f"{np.sum(~np.isfinite(answers))} of {len(answers)} answers are no numbers: the "
+                "training diverged. Train with a lower --learning_rate."
+            )
+        correlates = _varies(answers, "answers") and _varies(expected, "references")
+        return {
+            "pearson": float(pearsonr(answers, expected)[0]) if correlates else 0.0,
+            "spearmanr": float(spearmanr(answers, expected)[0]) if correlates else 0.0,
+            "mse": float(mean_squared_error(expected, answers)),
+        }
+
+
+def _varies(values: np.ndarray, what: str) -> bool:
+    if np.ptp(values) > 0:
+        return True
+    warnings.warn(
+        f"All {len(values)} {what} are {values[0]:.4g}: no correlation is defined, it counts as 0.",
+        stacklevel=3,
+    )
+    return False
+
+
+@dataclass(frozen=True)
+class MultiLabel(Task):
+    """Any number of classes for a text or a pair, none included.
+
+    `train` and `validation` have the column `label` (list of int). A class is an answer where its
+    probability, the sigmoid of its logit, is more than one half.
+    """
+
+    main_metric: ClassVar[str] = "f1_micro"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the model's config must say: a yes or no for each label."""
+        return {**super().config, "problem_type": MULTI_LABEL}
+
+    def sample(self, rows: int = 6) -> pd.DataFrame:
+        """Return a few training rows with their labels in words."""
+
+        def in_words(numbers: list[int]) -> str:
+            return ", ".join(self.labels[number] for number in numbers)
+
+        return _sampled(self, rows, in_words)
+
+    def encode(self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset") -> "Dataset":
+        """Turn rows into token ids (unpadded), `length`, and `labels` of 0.0 and 1.0 [classes].
+
+        Raises:
+            UserError: if `max_seq_length` is more than the model takes.
+        """
+        rows = super().encode(tokenizer, split)
+        hot = np.zeros((len(split), len(self.labels)))
+        for row, numbers in enumerate(split["label"]):
+            hot[row, numbers] = 1.0
+        # Floats, which the loss needs; written into the old column they would become ints again.
+        return rows.remove_columns("labels").add_column("labels", hot.tolist())
+
+    def metrics(self, outputs: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        """Score `outputs` [rows, classes] against `references` [rows, classes] of 0 and 1.
+
+        `accuracy` is the share of rows with exactly the right set of labels.
+        """
+        from sklearn.metrics import accuracy_score, f1_score
+
+        # A logit above 0 is a probability above one half.
+        answers, expected = outputs > 0, references > 0.5
+        return {
+            "f1_micro": float(f1_score(expected, answers, average="micro", zero_division=0)),
+            "f1_macro": float(f1_score(expected, answers, average="macro", zero_division=0)),
+            "accuracy": float(accuracy_score(expected, answers)),
+        }
+
+
+def _sampled(task: Task, rows: int, shown: "Callable[[Any], Any]") -> pd.DataFrame:
+    picked = task.train.shuffle(seed=SAMPLING_SEED).select(range(min(rows, len(task.train))))
+    texts = {name: picked[name] for name in task.texts if name in picked.column_names}
+    return pd.DataFrame({**texts, "label": [shown(label) for label in picked["label"]]})
+
+
+# The kind for each `problem_type` of Transformers' configs.
+KINDS = {SINGLE_LABEL: Task, MULTI_LABEL: MultiLabel, REGRESSION: Regression}
