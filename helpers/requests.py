@@ -82,6 +82,7 @@ def taught(
     teacher: Checkpoint | None,
     hardness: float | None,
     temperature: float | None,
+    outputs: tuple[str, ...] = ("logits",),
 ) -> "Recipe | None":
     """Return the recipe with the distillation its flags ask for, if it declares none itself.
 
@@ -102,6 +103,7 @@ def taught(
         recipe,
         hardness=1.0 if hardness is None else hardness,
         temperature=2.0 if temperature is None else temperature,
+        output_keys=outputs,
     )
 
 
@@ -110,6 +112,8 @@ def check_request(
     recipe: "Recipe | None",
     teacher: Checkpoint | None,
     task: Task,
+    *,
+    disabled: bool = False,
 ) -> None:
     """Refuse combinations that train without an error and come out wrong.
 
@@ -121,14 +125,52 @@ def check_request(
             f"{model.name} is already quantized; training goes on from a checkpoint before QAT. "
             "Start from the one it was made of."
         )
-    if recipe and recipe.declares_distillation and teacher is None:
+    if recipe and recipe.declares_distillation and teacher is None and not disabled:
         raise UserError(f"{recipe.name} distills, but no teacher is given. Pass --distill_teacher.")
     if teacher is None:
         return
     if recipe is None:
         raise UserError("A teacher needs a recipe to be used in. Give --recipe as well.")
-    if teacher.run["labels"] != task.labels:
+    check_answers(teacher, task, "Give a teacher that was fine-tuned on this task.")
+
+
+def check_teaching(task: Task, teacher: Checkpoint | None, hardness: float | None) -> None:
+    """Refuse a teacher whose answers SparseML's distillation cannot carry over.
+
+    It compares softmaxes of the logits. Over one score that is always 1, so nothing would be
+    learnt; over independent labels it says which is likelier, but not whether any is.
+
+    Raises:
+        UserError: for a regression; for several labels without any weight on their own loss.
+    """
+    from helpers.text_tasks import MultiLabel, Regression
+
+    if teacher is None:
+        return
+    if isinstance(task, Regression):
         raise UserError(
-            f"Teacher {teacher.name} answers {teacher.run['labels'][:4]}, the task asks for "
-            f"{task.labels[:4]}. Give a teacher that was fine-tuned on this task."
+            f"{task.name} is a regression, and a teacher's score cannot be distilled: its softmax "
+            "is always 1. Leave --distill_teacher away."
         )
+    if isinstance(task, MultiLabel) and (hardness is None or hardness >= 1):
+        raise UserError(
+            f"{task.name} has several labels a row; a teacher alone does not teach how likely each "
+            "is. Pass --distill_hardness below 1, such as 0.5."
+        )
+
+
+def check_answers(checkpoint: Checkpoint, task: Task, mend: str) -> None:
+    """Refuse a checkpoint that answers another question than the task asks.
+
+    Raises:
+        UserError: another kind of task, or other labels.
+    """
+    answered = (checkpoint.run.get("kind", Task.__name__), checkpoint.run["labels"])
+    asked = (type(task).__name__, task.labels)
+    if answered == asked:
+        return
+    (was, had), (kind, labels) = answered, asked
+    raise UserError(
+        f"{checkpoint.name} answers {had[:4] if was == kind else was}, {task.name} asks for "
+        f"{labels[:4] if was == kind else kind}. {mend}"
+    )

@@ -17,8 +17,8 @@ import torch
 from sparseml.transformers.sparsification import Trainer
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from torch import nn
+from tqdm import tqdm
 from transformers import (
-    DataCollatorWithPadding,
     PrinterCallback,
     ProgressCallback,
     TrainerCallback,
@@ -30,6 +30,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.notebook import NotebookProgressCallback
 
 from helpers import compat, environment, models
+from helpers.compat_pruners import gradient_batches
 from helpers.dropout import quicken_dropout
 from helpers.stops import Checkpoint
 from helpers.tasks import Task, check_length
@@ -38,11 +39,13 @@ compat.quiet_sparseml()
 compat.round_rows_looked_up()
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import DataCollator, PreTrainedTokenizerBase
 
+    from helpers.compat_pruners import Sample
     from helpers.recipes import Recipe
 
 # Fused AdamW and batches of like length make a step several times faster on a CPU, together with
@@ -60,6 +63,8 @@ DEFAULTS: dict[str, Any] = {
     "save_strategy": "no",
     "logging_steps": 10,
     "report_to": "none",
+    # Transformers leaves the bar out where its own log is quiet.
+    "disable_tqdm": False,
 }
 
 
@@ -122,6 +127,10 @@ class RecipeTrainer(Trainer):
         known = {k: v for k, v in inputs.items() if k in self._model_signature_columns}
         return PlainTrainer.compute_loss(self, model, known, return_outputs)
 
+    def _data_loader_builder(self, kwargs: dict[str, Any] | None = None) -> "Iterator[Sample]":
+        """Give a pruner that asks for gradients its batches; SparseML's own builder breaks."""
+        return gradient_batches(self, kwargs)
+
     def log_model_sparsification(self) -> None:
         """Say nothing: the zeros are counted by our own check, not by a log line."""
 
@@ -142,7 +151,20 @@ class SharedLearningRate(TrainerCallback):
 
 
 class EpochLines(ProgressCallback):
-    """A bar while it trains, and one line an epoch that stays: what a reader looks at."""
+    """A bar in text while it trains, and one line an epoch that stays: what a reader looks at."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar; the inherited one is a widget, which a stored notebook cannot show."""
+        self.current_step = 0
+        if state.is_world_process_zero:
+            self.training_bar = tqdm(total=state.max_steps, desc="training", unit="step")
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the bar as it is while validation rows are answered."""
 
     def on_log(
         self,
@@ -160,7 +182,7 @@ class EpochLines(ProgressCallback):
             for name, value in logs.items()
             if name.startswith("eval_") and not name.endswith(("runtime", "per_second"))
         ]
-        print(f"epoch {logs['epoch']:g}: validation {', '.join(scores)}")
+        tqdm.write(f"epoch {logs['epoch']:g}: validation {', '.join(scores)}")
 
 
 class RecordedTeacher(nn.Module):
@@ -194,8 +216,15 @@ def make_trainer(
     # A tokenizer may name no limit at all, and the position table ends without a warning.
     check_length(task.max_seq_length, network.config.max_position_embeddings)
     train = task.encode(tokenizer, task.train)
-    if teacher:
-        train = record_answers(teacher, train, tokenizer, args)
+    # Sorted, so that a batch of short texts is not padded to the longest of all.
+    measured = task.encode_validation(tokenizer, task.validation).sort("length")
+    references = task.references(measured)
+    live_teacher = None
+    if teacher and task.records_teacher:
+        train = record_answers(teacher, train, task.collator(tokenizer), args)
+        live_teacher = RecordedTeacher()
+    elif teacher:
+        live_teacher = models.load_model(teacher)
     quicken_dropout(network)
     trainer = RecipeTrainer(
         autocast=bf16,
@@ -204,15 +233,15 @@ def make_trainer(
         # No recipe lies there: the structure of earlier stages is already in the network.
         model_state_path=compat.absolute(folder),
         recipe=recipe.text if recipe else None,
-        teacher=RecordedTeacher() if teacher else "disable",
+        teacher=live_teacher or "disable",
         args=args,
         train_dataset=train,
-        # Sorted, so that a batch of short texts is not padded to the longest of all.
-        eval_dataset=task.encode(tokenizer, task.validation).sort("length"),
+        eval_dataset=measured,
         tokenizer=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
+        data_collator=task.collator(tokenizer),
         callbacks=[SharedLearningRate()],
-        compute_metrics=lambda answer: task.metrics(answer.predictions, answer.label_ids),
+        compute_metrics=lambda answer: task.metrics(answer.predictions, references),
+        preprocess_logits_for_metrics=task.reduce_outputs,
     )
     if recipe:
         compat.keep_run_length(trainer.args, recipe.num_epochs)
@@ -228,7 +257,7 @@ def make_trainer(
 def record_answers(
     teacher: Checkpoint,
     train: "Dataset",
-    tokenizer: "PreTrainedTokenizerBase",
+    collator: "DataCollator",
     args: TrainingArguments,
 ) -> "Dataset":
     """Add the teacher's logits as column `teacher_logits`; one forward pass over the data."""
@@ -236,7 +265,7 @@ def record_answers(
     reader = PlainTrainer(
         models.load_model(teacher),
         replace(args, evaluation_strategy="no"),
-        data_collator=DataCollatorWithPadding(tokenizer),
+        data_collator=collator,
     )
     by_length = np.argsort(train["length"], kind="stable")
     logits = np.empty((len(train), len(teacher.run["labels"])), dtype=np.float32)

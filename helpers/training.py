@@ -5,30 +5,36 @@ is ours: the settings that make a CPU fast, and the checks before the first and 
 step.
 """
 
+import json
 import resource
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from transformers import set_seed
 
 from helpers import compat, environment, models, sparsity, stops, structure
-from helpers.errors import ProofError, UserError
-from helpers.requests import check_request, describe_request, reuse, taught
+from helpers.requests import (
+    check_answers,
+    check_request,
+    check_teaching,
+    describe_request,
+    reuse,
+    taught,
+)
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
+from helpers.training_proof import check_quantized, check_reload, promises
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from helpers.recipes import Recipe
 
-# Two forward passes of the same weights on one machine differ by rounding only.
-LOGITS_TOLERANCE = 1e-4
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Weights, optimizer state and the copy beside the final place.
 DISK_NEEDED = 500 * 2**20
 
@@ -39,7 +45,7 @@ def fine_tune(
     output_dir: Path | str = "runs/model",
     *,
     recipe: "Recipe | None" = None,
-    distill_teacher: Checkpoint | None = None,
+    distill_teacher: Checkpoint | Literal["disable"] | None = None,
     distill_hardness: float | None = None,
     distill_temperature: float | None = None,
     bf16: bool | None = None,
@@ -56,7 +62,8 @@ def fine_tune(
         model: 'minilm', a folder, a hub name, or a checkpoint to go on from.
         output_dir: the checkpoint's folder; it appears when everything has been checked.
         recipe: what is done to the model while it trains; None for a plain fine-tune.
-        distill_teacher: a dense checkpoint of the same task whose answers are imitated.
+        distill_teacher: a dense checkpoint of the same task whose answers are imitated;
+            "disable" to leave out the distillation that a recipe declares.
         distill_hardness: weight of the teacher against the labels, 0 to 1; 1.0 if None.
         distill_temperature: softening of both sets of answers; 2.0 if None.
         bf16: autocast outside QAT; None for "where it is faster", which is measured.
@@ -71,21 +78,26 @@ def fine_tune(
     environment.check_python()
     environment.check_packages()
     output_dir = Path(output_dir).resolve()
-    recipe = taught(recipe, distill_teacher, distill_hardness, distill_temperature)
+    disabled = distill_teacher == "disable"
+    teacher = None if disabled else distill_teacher
+    check_teaching(task, teacher, distill_hardness)
+    recipe = taught(recipe, teacher, distill_hardness, distill_temperature, task.outputs)
     args = args or TrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **settings})
     args.output_dir = compat.absolute(output_dir.with_name(f".{output_dir.name}.partial"))
     args.num_train_epochs = recipe.num_epochs if recipe else args.num_train_epochs
     bf16 = (args.bf16 or None) if bf16 is None else bf16
     # Autocast is ours to switch (see RecipeTrainer); the Trainer's own would stay on during QAT.
     args.bf16 = False
-    request = describe_request(task, model, recipe, distill_teacher, args, bf16)
+    # A QAT checkpoint that lies in safetensors is reloaded without its weights, in silence.
+    args.save_safetensors = not (recipe and recipe.has_quantization)
+    request = describe_request(task, model, recipe, teacher, args, bf16)
     if not overwrite and (found := reuse(output_dir, request)):
         return found
-    check_request(model, recipe, distill_teacher, task)
+    check_request(model, recipe, teacher, task, disabled=disabled)
     environment.check_disk(output_dir, DISK_NEEDED)
     with stops.writing(output_dir, overwrite=overwrite) as folder:
         autocast = default_bf16() if bf16 is None else bf16
-        run = train_into(folder, task, model, recipe, distill_teacher, args, autocast)
+        run = train_into(folder, task, model, recipe, teacher, args, autocast)
         stops.write_note(folder, "run.json", {**run, "request": request})
     return Checkpoint.load(output_dir)
 
@@ -109,19 +121,22 @@ def train_into(
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=False)
     minutes = (time.monotonic() - began) / 60
-    logits, labels = trainer.predict(trainer.eval_dataset)[:2]
+    metrics = measure(trainer, task, folder)
     sparsity.check_sparsity(sparsity.parameter_sparsity(network, list(promised)), promised)
-    sparsity.check_zeros_kept(before, sparsity.parameter_sparsity(network, list(before)))
+    left = structure.parameter_names(network)
+    after = sparsity.parameter_sparsity(network, [name for name in before if name in left])
+    sparsity.check_zeros_kept({name: before[name] for name in after}, after)
     quantized = sparsity.quantized_modules(network)
     check_quantized(recipe, len(quantized))
     save(folder, network, tokenizer, recipe, start, bool(len(quantized)))
-    check_reload(folder, network, trainer)
+    check_reload(folder, network, first_rows(trainer))
     return {
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         "task": task.name,
+        "kind": type(task).__name__,
         "labels": task.labels,
-        "max_seq_length": task.max_seq_length,
-        "metrics": task.metrics(logits, labels),
+        **task.settings,
+        "metrics": metrics,
         "rows": {"train": len(task.train), "validation": len(task.validation)},
         "recipe": recipe.name if recipe else None,
         "quantized_modules": len(quantized),
@@ -134,6 +149,40 @@ def train_into(
     }
 
 
+def measure(trainer: RecipeTrainer, task: Task, folder: Path) -> dict[str, float]:
+    """Return the metrics of the network as it is; its answers go into `folder`, if it has any."""
+    outputs = trainer.predict(trainer.eval_dataset).predictions
+    references = task.references(trainer.eval_dataset)
+    task.write_answers(folder, outputs, references)
+    return task.metrics(outputs, references)
+
+
+def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Checkpoint:
+    """Measure a finished checkpoint on the task's validation rows.
+
+    Args:
+        checkpoint: one of ours, or an adopted one.
+        task: a task of its kind, with its labels.
+        args: `output_dir` gets `eval_results.json` and the answers; batch size and the like.
+
+    Returns:
+        The checkpoint with these metrics; its folder is not changed.
+
+    Raises:
+        UserError: if it answers another question than the task asks.
+    """
+    check_answers(checkpoint, task, "Give the data it was trained for.")
+    folder = Path(args.output_dir).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = models.load_tokenizer(checkpoint.folder)
+    network = models.load_model(checkpoint)
+    rows = task.shortened(1, None)
+    trainer = make_trainer(folder, rows, network, tokenizer, None, None, args, False)
+    metrics = measure(trainer, task, folder)
+    (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    return Checkpoint(checkpoint.folder, {**checkpoint.run, "metrics": metrics})
+
+
 def tokenizer_source(start: str | Path | Checkpoint) -> str:
     """Return where the tokenizer of a starting point lies."""
     return str(start.folder) if isinstance(start, Checkpoint) else models.resolve_model(start)
@@ -142,40 +191,10 @@ def tokenizer_source(start: str | Path | Checkpoint) -> str:
 def build(start: str | Path | Checkpoint, task: Task) -> torch.nn.Module:
     """Return the network to train: a checkpoint's own, or an encoder with a new head."""
     if not isinstance(start, Checkpoint):
-        return models.new_classifier(start, task.labels)
-    if start.run["labels"] != task.labels:
-        raise UserError(
-            f"{start.name} was fine-tuned for {start.run['labels'][:4]}, the task asks for "
-            f"{task.labels[:4]}. Start from a checkpoint of this task, or from a plain model."
-        )
+        return models.new_model(start, task)
+    mend = "Start from a checkpoint of this task, or from a plain model."
+    check_answers(start, task, mend)
     return models.load_model(start)
-
-
-def promises(recipe: "Recipe | None", network: torch.nn.Module) -> dict[str, float]:
-    """Return parameter name to promised final sparsity; refuses a recipe that does not fit."""
-    if recipe is None:
-        return {}
-    from helpers.recipes import check_against
-
-    matched = check_against(recipe, network)
-    promised = {}
-    for pattern, target in recipe.pruning_targets().items():
-        if not target.per_matrix:
-            continue  # A global recipe promises a share of all matrices together, not of each.
-        promised |= dict.fromkeys(matched[pattern], target.final_sparsity)
-    return promised
-
-
-def check_quantized(recipe: "Recipe | None", modules: int) -> None:
-    """Hold a recipe with QAT to having quantized something."""
-    if recipe is None or not recipe.has_quantization or modules:
-        return
-    raise ProofError(
-        "quantization",
-        "modules that compute in int8",
-        "none",
-        "QAT never started: its start_epoch lies at or after the last epoch.",
-    )
 
 
 def save(
@@ -187,7 +206,8 @@ def save(
     quantized: bool,
 ) -> None:
     """Write weights, config, tokenizer and the recipes of all stages so far."""
-    models.save_model(network, folder, quantized=quantized)
+    dropped = any(modifier.drops for modifier in recipe.modifiers) if recipe else False
+    models.save_model(network, folder, quantized=quantized or dropped)
     tokenizer.save_pretrained(folder)
     previous = start.recipe_file if isinstance(start, Checkpoint) else None
     if recipe:
@@ -196,25 +216,8 @@ def save(
         (folder / "recipe.yaml").write_text(previous.read_text())
 
 
-def check_reload(folder: Path, network: torch.nn.Module, trainer: RecipeTrainer) -> None:
-    """Load what was saved and compare its logits with the trained network's.
-
-    Raises:
-        ProofError: if the stored checkpoint is another model than the one that was trained.
-    """
+def first_rows(trainer: RecipeTrainer) -> dict[str, torch.Tensor]:
+    """Return one batch of validation rows as the model takes it, without what is measured by."""
     rows = trainer.eval_dataset.select(range(min(16, len(trainer.eval_dataset))))
     batch = next(iter(trainer.get_eval_dataloader(rows)))
-    inputs = {k: v.cpu() for k, v in batch.items() if k not in ("labels", "length")}
-    reloaded = models.load_model(Checkpoint(folder, {}))
-    with torch.no_grad():
-        trained = network.cpu().eval()(**inputs).logits.numpy()
-        stored = reloaded(**inputs).logits.numpy()
-    difference = float(np.abs(trained - stored).max())
-    if difference <= LOGITS_TOLERANCE:
-        return
-    raise ProofError(
-        "reload",
-        f"logits within {LOGITS_TOLERANCE} of the trained model's",
-        f"a difference of {difference:.4f}",
-        "The files do not hold what was trained; nothing was written.",
-    )
+    return {name: value.cpu() for name, value in batch.items() if name in INPUTS}

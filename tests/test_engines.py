@@ -27,9 +27,9 @@ class Fake:
         """Remember the copy."""
         self.path, self.threads = model_path, threads
 
-    def run(self, inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
+    def run(self, inputs: dict[str, np.ndarray]) -> tuple[list[np.ndarray], float]:
         """Answer at once."""
-        return np.zeros((len(inputs["input_ids"]), 2)), 0.001
+        return [np.zeros((len(inputs["input_ids"]), 2))], 0.001
 
     def describe(self) -> dict[str, Any]:
         """Say where the copy lies."""
@@ -51,7 +51,7 @@ class Aborts(Fake):
 class Hangs(Fake):
     """Never answers."""
 
-    def run(self, inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
+    def run(self, inputs: dict[str, np.ndarray]) -> tuple[list[np.ndarray], float]:
         """Sleep past every limit."""
         time.sleep(600)
         return super().run(inputs)

@@ -110,8 +110,8 @@ def test_a_file_with_other_weights_fails_its_proof(
 ) -> None:
     real = export.write_graph
 
-    def write_spoiled(model: torch.nn.Module, file: Path, *, quantized: bool) -> None:
-        real(model, file, quantized=quantized)
+    def write_spoiled(model: torch.nn.Module, file: Path, *outputs: tuple, quantized: bool) -> None:
+        real(model, file, *outputs, quantized=quantized)
         spoiled(file, change)
 
     monkeypatch.setattr(export, "write_graph", write_spoiled)
@@ -125,7 +125,7 @@ def test_lost_quantization_fails_its_proof(
 ) -> None:
     real = export.write_graph
     monkeypatch.setattr(
-        export, "write_graph", lambda model, file, quantized: real(model, file, quantized=False)
+        export, "write_graph", lambda *graph, quantized: real(*graph, quantized=False)
     )
     with pytest.raises(ProofError, match=r"int8 products: expected 18, found 0"):
         export.export_onnx(sparse_int8, tiny_task, tmp_path / "out")
@@ -155,8 +155,8 @@ def test_an_engine_that_refuses_the_graph_fails_the_proof(
 ) -> None:
     real = export.write_graph
 
-    def write_unknown(model: torch.nn.Module, file: Path, *, quantized: bool) -> None:
-        real(model, file, quantized=quantized)
+    def write_unknown(model: torch.nn.Module, file: Path, *outputs: tuple, quantized: bool) -> None:
+        real(model, file, *outputs, quantized=quantized)
         graph = onnx.load(str(file))
         next(n for n in graph.graph.node if n.op_type == "Tanh").op_type = "NoSuchOperator"
         onnx.save(graph, str(file))
@@ -189,3 +189,10 @@ def test_weights_that_do_not_fit_are_refused(dense: Checkpoint, sparse_int8: Che
     model = models.load_model(dense)
     with pytest.raises(UserError, match="do not fit"):
         models.load_weights(model, sparse_int8.folder)
+
+
+def test_an_export_never_replaces_its_own_checkpoint(dense: Checkpoint, tiny_task: Task) -> None:
+    for place in (dense.folder, dense.folder.parent):
+        with pytest.raises(UserError, match="is or holds the checkpoint"):
+            export.export_onnx(dense, tiny_task, place, overwrite=True)
+    assert Checkpoint.load(dense.folder).run == dense.run

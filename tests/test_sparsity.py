@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from helpers import models, sparsity
 from helpers.errors import ProofError
 from helpers.stops import Checkpoint
+from helpers.tasks import Task
 
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"
 
@@ -26,8 +27,8 @@ def test_only_exact_zeros_count() -> None:
     assert sparsity.zeros(np.array([0.0, -0.0, 1e-30, 1.0])) == 0.5
 
 
-def test_layers_are_listed_without_embeddings(tiny_model: Path) -> None:
-    model = models.new_classifier(tiny_model, ["a", "b"])
+def test_layers_are_listed_without_embeddings(tiny_model: Path, tiny_task: Task) -> None:
+    model = models.new_model(tiny_model, tiny_task)
     with torch.no_grad():
         model.bert.encoder.layer[1].output.dense.weight[:16] = 0
     table = sparsity.layer_sparsity(model)

@@ -140,7 +140,7 @@ def test_recorded_answers_are_the_teachers_own(
     tokenizer = models.load_tokenizer(dense.folder)
     rows = tiny_task.encode(tokenizer, tiny_task.train)
     args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
-    recorded = trainer.record_answers(dense, rows, tokenizer, args)
+    recorded = trainer.record_answers(dense, rows, tiny_task.collator(tokenizer), args)
     model = models.load_model(dense)
     for i in (0, 31, 63):
         ids = torch.tensor([rows[i]["input_ids"]])
@@ -211,6 +211,20 @@ def test_no_sparse_logs_folder_is_left(
     recipe = helpers.load_recipe("minilm-6layers_prune80", num_epochs=1)
     helpers.fine_tune(tiny_task, dense, tmp_path / "out", recipe=recipe, **QUICK)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_reader_sees_a_bar_and_a_line_an_epoch(
+    tiny_task: Task, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Transformers would show neither, since the helpers quiet its log."""
+    shown = {"per_device_train_batch_size": 8, "num_train_epochs": 2}
+    helpers.fine_tune(tiny_task, tiny_model, tmp_path / "shown", **shown)
+    output = capsys.readouterr()
+    lines = [line for line in output.out.splitlines() if line.startswith("epoch ")]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1", "epoch 2"]
+    assert "validation loss" in lines[0]
+    assert "16/16" in output.err
+    assert "accuracy" in lines[1]
 
 
 def test_the_learning_rate_is_the_recipes(pruned: Checkpoint) -> None:
