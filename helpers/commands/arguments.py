@@ -1,5 +1,6 @@
 """Flags that several commands share, named as in the Transformers example scripts."""
 
+import os
 from dataclasses import dataclass, field, replace
 
 from helpers import tiers
@@ -13,36 +14,78 @@ def flag(default: object, text: str) -> object:
 
 
 @dataclass
-class DataArguments:
-    """Which data a command works on."""
+class ModelArguments:
+    """What is trained, and what it learns from."""
 
-    task_name: str = flag("docs-library", "'docs-library' (embedded), 'sst2', or a hub data set")
-    train_file: str | None = flag(None, "csv, tsv, json or jsonl file to train on")
-    validation_file: str | None = flag(None, "csv, tsv, json or jsonl file to measure on")
-    text_column: str | None = flag(None, "column of the texts, if it has no usual name")
-    label_column: str | None = flag(None, "column of the labels, if it has no usual name")
+    model_name_or_path: str = flag("minilm", "'minilm' (embedded), a folder, or a hub name")
+    cache_dir: str | None = flag(None, "where models and data from the hub are kept")
+    distill_hardness: float | None = flag(None, "weight of the teacher, 0 to 1 (1.0)")
+    distill_temperature: float | None = flag(None, "softening of the compared answers (2.0)")
+    onnx_export_path: str | None = flag(None, "folder for the proven ONNX export")
+
+
+@dataclass
+class DataArguments:
+    """Which data a command works on, whatever the kind of task."""
+
+    dataset_name: str | None = flag(None, "an embedded or well-known set, or a hub data set")
+    train_file: str | None = flag(None, "file to train on")
+    validation_file: str | None = flag(None, "file to measure on")
     max_seq_length: int = flag(128, "tokens kept of a text")
     max_train_samples: int | None = flag(None, "train on so many rows only")
     max_eval_samples: int | None = flag(None, "measure on so many rows only")
+    preprocessing_num_workers: int | None = flag(None, "threads that turn texts into tokens")
 
     def load(self) -> Task:
         """Return the task these flags name, whole unless `max_*_samples` say otherwise."""
-        for name in ("max_seq_length", "max_train_samples", "max_eval_samples"):
-            if (value := getattr(self, name)) is not None and value < 1:
+        raise NotImplementedError
+
+    def tier(self) -> tiers.Tier:
+        """Return the sizes these flags ask for.
+
+        Raises:
+            UserError: for a size below 1.
+        """
+        for name, value in vars(self).items():
+            if name.startswith(("max_", "preprocessing_")) and value is not None and value < 1:
                 raise UserError(f"--{name} is {value}. Expected 1 or more.")
-        size = replace(
+        if self.preprocessing_num_workers:
+            # The tokenizer's own threads; it reads both when it is first used.
+            os.environ["TOKENIZERS_PARALLELISM"] = "true"
+            os.environ["RAYON_NUM_THREADS"] = str(self.preprocessing_num_workers)
+        return replace(
             tiers.TIERS["full"],
             train_examples=self.max_train_samples,
             validation_examples=self.max_eval_samples,
         )
+
+
+@dataclass
+class TextArguments(DataArguments):
+    """Which texts, or pairs of texts, with which labels."""
+
+    task_name: str = flag("docs-library", "as --dataset_name: 'docs-library', 'sst2', 'mrpc', ...")
+    text_column: str | None = flag(None, "column of the texts, if it has no usual name")
+    text_pair_column: str | None = flag(None, "column of the second texts, if there are pairs")
+    label_column: str | None = flag(None, "column of the labels, if it has no usual name")
+    problem_type: str | None = flag(
+        None,
+        "single_label_classification, multi_label_classification or regression; "
+        "if not given, what the labels look like",
+    )
+
+    def load(self) -> Task:
+        """Return the task these flags name."""
         return load_task(
-            self.task_name,
+            self.dataset_name or self.task_name,
             train_file=self.train_file,
             validation_file=self.validation_file,
             text_column=self.text_column,
+            text_pair_column=self.text_pair_column,
             label_column=self.label_column,
+            problem_type=self.problem_type,
             max_seq_length=self.max_seq_length,
-            tier=size,
+            tier=self.tier(),
         )
 
 

@@ -1,0 +1,204 @@
+"""What `run_glue`, `run_qa`, `run_ner` and `run_mlm` have in common: everything but the data."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from helpers.commands import parse, print_json, read_flags
+from helpers.commands.arguments import (
+    DataArguments,
+    JsonArgument,
+    ModelArguments,
+    recipe_variables,
+)
+from helpers.errors import UserError
+from helpers.stops import Checkpoint, refuse_occupied
+
+if TYPE_CHECKING:
+    from sparseml.transformers.sparsification.training_args import TrainingArguments
+
+    from helpers.recipes import Recipe
+    from helpers.tasks import Task
+
+
+def run(command: str, data_type: type[DataArguments], argv: list[str]) -> int:
+    """Train, evaluate and export as the flags say; print metrics, and one JSON line if asked."""
+    use_cache(argv)
+    from sparseml.transformers.sparsification.training_args import TrainingArguments
+
+    from helpers.training import DEFAULTS
+
+    types = (ModelArguments, data_type, TrainingArguments, JsonArgument)
+    model, data, args, output = parse(command, types, without_fp16(argv), **DEFAULTS)
+    check_flags(args)
+    if command == "run_mlm" and model.onnx_export_path:
+        raise UserError(
+            "run_mlm exports nothing: what guesses words is a start for other tasks. "
+            "Fine-tune it with run_glue, run_qa or run_ner, and export that."
+        )
+    # Not args.do_eval: an evaluation after each epoch sets it, too.
+    trains = args.do_train or "do_eval" not in given(argv)
+    check_folders(args, model.onnx_export_path, trains)
+    recipe = read_recipe(args) if trains else None
+    task = data.load()
+    done = train(task, model, args, recipe) if trains else evaluate(task, model, args)
+    report = {"output_dir": str(done.folder), "metrics": done.metrics}
+    print(f"{done.folder}: {done.metrics}")
+    if model.onnx_export_path:
+        report |= export(done, task, model.onnx_export_path, args.overwrite_output_dir)
+    print_json(output.json, report)
+    return 0
+
+
+def train(
+    task: "Task", model: ModelArguments, args: "TrainingArguments", recipe: "Recipe | None"
+) -> Checkpoint:
+    """Fine-tune as the flags say."""
+    from helpers.training import fine_tune
+
+    start = starting_point(model.model_name_or_path)
+    return fine_tune(
+        task,
+        start,
+        args.output_dir,
+        recipe=recipe,
+        distill_teacher=teacher(args.distill_teacher, start, task),
+        distill_hardness=model.distill_hardness,
+        distill_temperature=model.distill_temperature,
+        overwrite=args.overwrite_output_dir,
+        args=args,
+    )
+
+
+def evaluate(task: "Task", model: ModelArguments, args: "TrainingArguments") -> Checkpoint:
+    """Measure a finished model; what it answers lies in `output_dir` afterwards."""
+    from helpers.training import evaluate as measured
+
+    return measured(finished(model.model_name_or_path, task), task, args)
+
+
+def export(done: Checkpoint, task: "Task", folder: str, overwrite: bool) -> dict[str, Any]:
+    """Export and prove; return what the report says about it."""
+    from helpers.export import export_onnx
+
+    made = export_onnx(done, task, folder, overwrite=overwrite)
+    print(f"{made.file}: {len(made.proof['checks'])} checks passed")
+    return {"onnx": str(made.file), "checks": made.proof["checks"]}
+
+
+def given(argv: list[str]) -> dict[str, Any]:
+    """Return the flags as they were given, before Transformers' own defaults are added."""
+    if len(argv) == 1 and Path(argv[0]).is_file():
+        with suppress(ValueError, OSError, yaml.YAMLError, UserError):  # `parse` will name it
+            return read_flags(Path(argv[0]))
+    following = zip(argv, [*argv[1:], "--"], strict=True)
+    return {flag[2:]: value for flag, value in following if flag.startswith("--")}
+
+
+def use_cache(argv: list[str]) -> None:
+    """Point the hub's client to `--cache_dir`; it reads its place when it is imported."""
+    if place := given(argv).get("cache_dir"):
+        os.environ["HF_HUB_CACHE"] = os.environ["HF_DATASETS_CACHE"] = str(place)
+
+
+def without_fp16(argv: list[str]) -> list[str]:
+    """Take `--fp16` out where no GPU could follow it, and say so: Transformers would give up."""
+    import torch
+
+    if "--fp16" not in argv or torch.cuda.is_available():
+        return argv
+    place = argv.index("--fp16")
+    value = argv[place + 1 : place + 2]
+    is_value = [v.lower() for v in value] in (["true"], ["false"])
+    print("--fp16 needs a GPU; training goes on in bf16 or fp32, whichever is faster here.")
+    return argv[:place] + argv[place + 1 + is_value :]
+
+
+def check_flags(args: "TrainingArguments") -> None:
+    """Refuse flags of Transformers that would go wrong in silence here.
+
+    Raises:
+        UserError: naming the flag, and what to do instead.
+    """
+    if args.do_predict:
+        raise UserError(
+            "--do_predict has no test file here. Give it as --validation_file, with --do_eval."
+        )
+    if args.load_best_model_at_end and args.recipe:
+        raise UserError(
+            "--load_best_model_at_end would pick a model from before the recipe ended. "
+            "Leave it away; the last model is the one the recipe promises."
+        )
+    if args.resume_from_checkpoint:
+        raise UserError(
+            "--resume_from_checkpoint is not there yet: a killed run starts anew. "
+            "Leave it away; finished stops are found again."
+        )
+
+
+def check_folders(args: "TrainingArguments", onnx_export_path: str | None, trains: bool) -> None:
+    """Refuse folders that cannot be written now, rather than after the training."""
+    if trains:
+        refuse_occupied(Path(args.output_dir), args.overwrite_output_dir)
+    if onnx_export_path is None:
+        return
+    refuse_occupied(Path(onnx_export_path), args.overwrite_output_dir)
+    if Path(onnx_export_path).resolve() == Path(args.output_dir).resolve():
+        raise UserError(
+            f"--onnx_export_path and --output_dir are both {args.output_dir}. Expected two folders."
+        )
+
+
+def read_recipe(args: "TrainingArguments") -> "Recipe | None":
+    """Load the recipe, and say so where it overrules a flag."""
+    from helpers.recipes import load_recipe
+    from helpers.training import DEFAULTS
+
+    if not args.recipe:
+        return None
+    recipe = load_recipe(args.recipe, **recipe_variables(args.recipe_args))
+    asked = args.num_train_epochs
+    if asked not in (DEFAULTS["num_train_epochs"], recipe.num_epochs):
+        print(
+            f"{recipe.name} sets the length: {recipe.num_epochs} epochs, not {asked}. "
+            f"To rescale its whole schedule pass --recipe_args num_epochs={asked}."
+        )
+    return recipe
+
+
+def starting_point(name: str) -> str | Checkpoint:
+    """Return one of our checkpoints where the name is the folder of one, else the name."""
+    return Checkpoint.load(name) if (Path(name) / "run.json").is_file() else name
+
+
+def finished(name: str, task: "Task") -> Checkpoint:
+    """Return a model that needs no training: ours, or anybody's with the task's head."""
+    from helpers import adoption
+
+    found = starting_point(name)
+    return found if isinstance(found, Checkpoint) else adoption.adopt(found, task)
+
+
+def teacher(
+    name: str | None, start: str | Checkpoint, task: "Task"
+) -> "Checkpoint | Literal['disable'] | None":
+    """Open the teacher: a folder, a hub name, `self` for the starting point, `disable` for none.
+
+    Raises:
+        UserError: if it is no finished model of this task.
+    """
+    if not name:
+        return None
+    if name == "disable":
+        return "disable"
+    if name != "self":
+        return finished(name, task)
+    if isinstance(start, Checkpoint):
+        return start
+    raise UserError(
+        f"--distill_teacher self: {start} has no trained head yet, so it has nothing to teach. "
+        "Fine-tune it first and start from that, or name another teacher."
+    )

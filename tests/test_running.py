@@ -1,0 +1,229 @@
+"""The flags that all run_* commands share: evaluate, teachers, other people's models, hub cache."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification
+
+from helpers import adoption, models, requests
+from helpers.__main__ import main
+from helpers.commands import running
+from helpers.errors import UserError
+from helpers.stops import Checkpoint
+from helpers.tasks import Task
+from helpers.text_tasks import MultiLabel, Regression
+
+
+@pytest.fixture(scope="module")
+def data(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the flags that name the tiny task's rows as files."""
+    folder, flags = tmp_path_factory.mktemp("rows"), ["--max_seq_length", "16"]
+    for split in ("train", "validation"):
+        rows = getattr(tiny_task, split).to_pandas()
+        rows["label"] = [tiny_task.labels[number] for number in rows["label"]]
+        rows.to_csv(folder / f"{split}.csv", index=False)
+        flags += [f"--{split}_file", str(folder / f"{split}.csv")]
+    return [*flags, "--per_device_train_batch_size", "8", "--disable_tqdm", "true"]
+
+
+@pytest.fixture
+def foreign(dense: Checkpoint, tmp_path: Path) -> Path:
+    """Return the dense model as any Hugging Face user would have saved it."""
+    folder = tmp_path / "foreign"
+    network = AutoModelForSequenceClassification.from_pretrained(dense.folder)
+    network.save_pretrained(folder)
+    models.load_tokenizer(dense.folder).save_pretrained(folder)
+    return folder
+
+
+def run(*argv: object) -> int:
+    """Run run_glue."""
+    return main(["run_glue", *map(str, argv)])
+
+
+def test_evaluation_alone_trains_nothing(
+    dense: Checkpoint, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = {file: file.stat().st_mtime_ns for file in dense.folder.iterdir()}
+    out = tmp_path / "measured"
+    flags = ["--model_name_or_path", dense.folder, "--output_dir", out, "--do_eval", "--json"]
+    assert run(*data, *flags) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["metrics"] == pytest.approx(dense.metrics)
+    assert json.loads((out / "eval_results.json").read_text()) == found["metrics"]
+    assert before == {file: file.stat().st_mtime_ns for file in dense.folder.iterdir()}
+
+
+def test_a_finished_checkpoint_is_exported_without_training(
+    dense: Checkpoint, data: list[str], tmp_path: Path
+) -> None:
+    flags = ["--model_name_or_path", dense.folder, "--output_dir", tmp_path / "measured"]
+    assert run(*data, *flags, "--do_eval", "--onnx_export_path", tmp_path / "onnx") == 0
+    assert (tmp_path / "onnx" / "proof.json").is_file()
+
+
+def test_somebody_elses_model_can_be_measured(
+    foreign: Path, dense: Checkpoint, data: list[str], tmp_path: Path
+) -> None:
+    flags = ["--model_name_or_path", foreign, "--output_dir", tmp_path / "measured", "--do_eval"]
+    assert run(*data, *flags) == 0
+    found = json.loads((tmp_path / "measured" / "eval_results.json").read_text())
+    assert found == pytest.approx(dense.metrics)
+
+
+def test_somebody_elses_model_can_teach(foreign: Path, dense: Checkpoint, tiny_task: Task) -> None:
+    taught_by = running.teacher(str(foreign), dense, tiny_task)
+    batch = {"input_ids": torch.arange(8).reshape(2, 4)}
+    with torch.no_grad():
+        answers = [models.load_model(c)(**batch).logits for c in (taught_by, dense)]
+    assert torch.equal(*answers)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architectures": ["BertForQuestionAnswering"]}, "needs a BertForSequenceClassification"),
+        ({"id2label": {"0": "sky", "1": "sea"}}, "answers .*sky.*sea.*asks for"),
+        ({"id2label": {"0": "a", "1": "b", "2": "c"}}, "asks for"),
+    ],
+)
+def test_a_model_of_another_task_is_not_adopted(
+    change: dict, message: str, foreign: Path, tiny_task: Task
+) -> None:
+    file = foreign / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(UserError, match=message):
+        adoption.adopt(foreign, tiny_task)
+
+
+def test_a_model_without_label_names_is_taken_at_its_word(foreign: Path, tiny_task: Task) -> None:
+    file = foreign / "config.json"
+    nameless = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **nameless}))
+    assert adoption.adopt(foreign, tiny_task).run["labels"] == tiny_task.labels
+
+
+def test_a_plain_encoder_has_nothing_to_teach_or_measure(
+    tiny_model: Path, dense: Checkpoint, tiny_task: Task
+) -> None:
+    with pytest.raises(UserError, match="holds a BertModel"):
+        running.teacher(str(tiny_model), dense, tiny_task)
+    with pytest.raises(UserError, match="self: .* has no trained head yet"):
+        running.teacher("self", str(tiny_model), tiny_task)
+    assert running.teacher("self", dense, tiny_task) is dense
+
+
+def test_disable_leaves_a_declared_teacher_out(
+    dense: Checkpoint, data: list[str], tmp_path: Path
+) -> None:
+    flags = ["--model_name_or_path", dense.folder, "--output_dir", tmp_path / "out"]
+    recipe = ["--recipe", "minilm-6layers_prune80_quant_distill", "--recipe_args", "num_epochs=2"]
+    assert run(*data, *flags, *recipe) == 2, "it declares a teacher, none is given"
+    assert run(*data, *flags, *recipe, "--distill_teacher", "disable") == 0
+    assert Checkpoint.load(tmp_path / "out").run["quantized_modules"] > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "hardness", "message"),
+    [
+        (Regression, 0.5, "its softmax is always 1"),
+        (MultiLabel, None, "distill_hardness below 1"),
+        (MultiLabel, 0.5, None),
+        (Task, None, None),
+    ],
+)
+def test_a_teacher_only_where_its_answers_carry_over(
+    kind: type[Task], hardness: float | None, message: str | None, dense: Checkpoint
+) -> None:
+    rows = Dataset.from_dict({"text": ["a"], "label": [0]})
+    task = kind("x", rows, rows, ["sea", "sky"], 16)
+    if message is None:
+        requests.check_teaching(task, dense, hardness)
+        return
+    with pytest.raises(UserError, match=message):
+        requests.check_teaching(task, dense, hardness)
+
+
+def test_checkpoints_on_the_way_are_kept_as_asked(
+    dense: Checkpoint, data: list[str], tmp_path: Path
+) -> None:
+    flags = ["--model_name_or_path", dense.folder, "--output_dir", tmp_path / "out"]
+    keep = ["--save_strategy", "epoch", "--save_total_limit", "2", "--num_train_epochs", "3"]
+    assert run(*data, *flags, *keep) == 0
+    kept = sorted(folder.name for folder in (tmp_path / "out").glob("checkpoint-*"))
+    assert kept == ["checkpoint-16", "checkpoint-24"]
+
+
+def test_fp16_is_left_out_where_there_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert running.without_fp16(["--fp16", "--seed", "1"]) == ["--seed", "1"]
+    assert running.without_fp16(["--seed", "1", "--fp16", "True"]) == ["--seed", "1"]
+    assert "--fp16 needs a GPU" in capsys.readouterr().out
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert running.without_fp16(["--fp16"]) == ["--fp16"]
+
+
+def test_the_cache_is_named_before_the_hub_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+        monkeypatch.setenv(name, "elsewhere")
+    running.use_cache(["--seed", "1", "--cache_dir", str(tmp_path)])
+    assert running.os.environ["HF_HUB_CACHE"] == str(tmp_path)
+    file = tmp_path / "flags.yaml"
+    file.write_text("cache_dir: there\n")
+    running.use_cache([str(file)])
+    assert running.os.environ["HF_DATASETS_CACHE"] == "there"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--do_predict"], "--do_predict has no test file"),
+        (["--resume_from_checkpoint", "x"], "not there yet"),
+        (
+            [
+                *("--load_best_model_at_end", "true", "--save_strategy", "epoch"),
+                *("--recipe", "minilm-6layers_prune80"),
+            ],
+            "from before the recipe ended",
+        ),
+    ],
+)
+def test_flags_that_would_go_wrong_in_silence_are_refused(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("--output_dir", tmp_path / "out", *flags) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_and_scores_are_trained_and_exported(tiny_model: Path, tmp_path: Path) -> None:
+    nouns = ["wave", "boat", "cloud", "star"]
+    sea = nouns[:2]
+    rows = [f"a {a},the {b},{(a in sea) + (b in sea) + 0.25}" for a in nouns for b in nouns] * 8
+    file = tmp_path / "alike.csv"
+    file.write_text("\n".join(["sentence1,sentence2,score", *rows]) + "\n")
+    files = ["--train_file", file, "--validation_file", file, "--max_seq_length", "16"]
+    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    # Well learnt: rounding to int8 turns the correlation of a guess into another one.
+    recipe = ["--recipe", "minilm-6layers_quant", "--recipe_args", "num_epochs=8,init_lr=0.005"]
+    quick = [
+        "--per_device_train_batch_size",
+        "8",
+        "--disable_tqdm",
+        "true",
+        "--onnx_export_path",
+        tmp_path / "onnx",
+    ]
+    assert run(*files, *flags, *recipe, *quick) == 0
+    made = Checkpoint.load(tmp_path / "run")
+    assert made.run["kind"] == "Regression"
+    assert list(made.metrics)[0] == "pearson"
+    shutil.rmtree(tmp_path / "onnx")
