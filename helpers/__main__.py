@@ -10,7 +10,12 @@ COMMANDS = {
     "tutorial": "run the notebooks in order and print what they measured",
     "path": "make named stops of the tutorial's path for a task, without notebooks",
     "run_glue": "fine-tune a text classifier, with or without a recipe, and export it",
+    "run_qa": "the same for questions whose answers stand in a text",
+    "run_ner": "the same for a tag on every word",
+    "run_mlm": "the same for hidden words of plain text; no export",
+    "preview": "show what a recipe will do, in a model too, before it is run",
     "export": "export a finished checkpoint to ONNX and prove the export",
+    "inspect": "show zeros, precision and bytes of a checkpoint or an ONNX file, layer by layer",
     "speed": "measure what the CPU settings gain in training",
     "results": "collect measured results and write the README's tables from them",
 }
