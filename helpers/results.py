@@ -117,6 +117,23 @@ def speed_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def training_table(found: dict[str, Any]) -> str:
+    """Return milliseconds a training step with each setting, as Markdown."""
+    first = next(iter(found["ms_a_step"].values()))["median"]
+    lines = [
+        "| setting | median ms a step | least to most | times the first | accuracy | minutes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, ms in found["ms_a_step"].items():
+        accuracy = found.get("accuracy", {}).get(name)
+        lines.append(
+            f"| {name} | {ms['median']} | {ms['least']} to {ms['most']} | "
+            f"{first / ms['median']:.1f} | {'-' if accuracy is None else f'{accuracy:.4f}'} | "
+            f"{found.get('minutes', {}).get(name, '-')} |"
+        )
+    return "\n".join(lines)
+
+
 def machine_line(found: dict[str, Any]) -> str:
     """Return where and with what the figures were made, in one line."""
     cpu, versions = found["machine"], found["versions"]
@@ -134,6 +151,8 @@ def section(file: Path) -> str:
     if not file.is_file():
         return UNMEASURED
     found = json.loads(file.read_text())
+    if "ms_a_step" in found:
+        return f"{training_table(found)}\n\n{machine_line(found)}"
     parts = [accuracy_table(found), speed_table(found), machine_line(found)]
     return "\n\n".join(part for part in parts if part)
 

@@ -139,6 +139,17 @@ def test_stored_results_become_a_section(tmp_path: Path, monkeypatch: pytest.Mon
     assert results.rendered(new) == new
 
 
+def test_training_speed_becomes_a_table() -> None:
+    steps = {"plain": {"median": 900, "least": 880, "most": 950}}
+    steps["quick"] = {"median": 300, "least": 290, "most": 310}
+    found = {"ms_a_step": steps, "accuracy": {"quick": 0.76}, "minutes": {"quick": 2.5}}
+    rows = results.training_table(found).splitlines()[2:]
+    assert rows == [
+        "| plain | 900 | 880 to 950 | 1.0 | - | - |",
+        "| quick | 300 | 290 to 310 | 3.0 | 0.7600 | 2.5 |",
+    ]
+
+
 def test_a_section_without_results_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     marks = "<!-- results: a -->\n<!-- end -->\n<!-- results: b -->\nold\n<!-- end -->"
@@ -159,7 +170,8 @@ def test_stored_results_say_where_they_come_from(file: Path) -> None:
 
 def test_the_readme_says_what_the_results_say() -> None:
     """Run `make results` where this fails."""
-    assert re.findall(r"<!-- results: (\S+) -->", README) == ["docs-library_laptop", "sst2_full"]
+    sections = re.findall(r"<!-- results: (\S+) -->", README)
+    assert sections == ["docs-library_laptop", "sst2_full", "training_speed"]
     assert results.rendered(README) == README
 
 

@@ -5,6 +5,8 @@ The settings take turns in one run, so that noise falls on all alike.
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,13 +18,17 @@ from helpers.commands.arguments import JsonArgument, flag
 if TYPE_CHECKING:
     from helpers.tasks import Task
 
+PLAIN = {"bf16": False, "optim": "adamw_torch", "group_by_length": False}
+# One step after the other, from the Trainer's own settings to this project's.
 SETTINGS = {
-    "Trainer defaults": {"bf16": False, "optim": "adamw_torch", "group_by_length": False},
-    "fused AdamW": {"bf16": False, "group_by_length": False},
+    "Trainer defaults": PLAIN,
+    "fused AdamW": PLAIN | {"optim": "adamw_torch_fused"},
     "and batches of like length": {"bf16": False},
+    "and quick dropout": {"bf16": False},
     "and bf16 autocast": {"bf16": True},
     "this project's defaults": {},
 }
+TORCH_DROPOUT = list(SETTINGS)[:3]
 
 
 @dataclass
@@ -77,6 +83,19 @@ def train(task: "Task", name: str, **settings: str | int) -> dict[str, Any]:
     from helpers import path
     from helpers.training import fine_tune
 
-    with tempfile.TemporaryDirectory() as folder:
+    dropout = torch_dropout() if name in TORCH_DROPOUT else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, dropout:
         sizes = {**path.settings("dense"), "disable_tqdm": True, **settings, **SETTINGS[name]}
         return fine_tune(task, "minilm", Path(folder) / "run", **sizes).run
+
+
+@contextmanager
+def torch_dropout() -> Iterator[None]:
+    """Let models keep the dropout they come with."""
+    from helpers import trainer
+
+    quicken, trainer.quicken_dropout = trainer.quicken_dropout, lambda model: None
+    try:
+        yield
+    finally:
+        trainer.quicken_dropout = quicken
