@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.__main__ import main
-from helpers.commands import export as command
+from helpers.commands.arguments import TextArguments
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
 
@@ -22,11 +22,11 @@ def refused(
     def contents() -> dict[Path, bytes]:
         return {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
-    def load(self: command.DataArguments) -> Task:
+    def load(self: TextArguments) -> Task:
         raise AssertionError("data was loaded before the folders were checked")
 
     def run(*argv: str) -> str:
-        monkeypatch.setattr(command.DataArguments, "load", load)
+        monkeypatch.setattr(TextArguments, "load", load)
         before = contents()
         assert main(["export", *argv]) == 2
         message = capsys.readouterr().err
@@ -90,10 +90,14 @@ def test_an_output_that_is_taken_is_refused(
 
 def test_an_export_is_proven_reported_and_taken_up_again(
     source: Path, tiny_task: Task, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+    capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(command.DataArguments, "load", lambda self: tiny_task)
     argv = ["export", str(source), "--onnx_export_path", str(tmp_path / "onnx"), "--json"]
+    for split in ("train", "validation"):
+        rows = getattr(tiny_task, split).to_pandas()
+        rows["label"] = [tiny_task.labels[number] for number in rows["label"]]
+        rows.to_csv(tmp_path / f"{split}.csv", index=False)
+        argv += [f"--{split}_file", str(tmp_path / f"{split}.csv")]
     assert main(argv) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["checks"] == OnnxModel.load(tmp_path / "onnx").proof["checks"]

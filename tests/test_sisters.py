@@ -59,6 +59,8 @@ def test_dense_then_sparse_int8_with_a_teacher(
     assert next(iter(made.metrics)) == "f1"
     assert made.run["quantized_modules"] > 0
     assert OnnxModel.load(tmp_path / "onnx").proof["checks"] == report["checks"]
+    again = ["export", sparse, "--onnx_export_path", tmp_path / "again", *data[:4]]
+    assert main([*map(str, again)]) == 0, "length and kind are the checkpoint's own"
     if command == "run_qa":
         given = json.loads((sparse / "eval_predictions.json").read_text())
         assert set(given) == {f"{thing}-{place}" for thing in THINGS for place in PLACES}
@@ -77,4 +79,5 @@ def test_hidden_words_are_learnt_but_not_exported(
     assert main(["run_mlm", *map(str, [*flags, *refused])]) == 2
     assert "run_mlm exports nothing" in capsys.readouterr().err
     assert main(["run_mlm", *map(str, flags)]) == 0
+    assert main(["export", str(tmp_path / "mlm"), *refused[:1], str(tmp_path / "onnx")]) == 2
     assert {"accuracy", "perplexity"} <= set(Checkpoint.load(tmp_path / "mlm").metrics)

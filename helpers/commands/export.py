@@ -1,10 +1,14 @@
 """Export a finished checkpoint to ONNX and prove the export."""
 
-from dataclasses import dataclass
+import json
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from helpers.commands import parse, print_json
-from helpers.commands.arguments import DataArguments, JsonArgument, flag
+from helpers.commands.arguments import DataArguments, JsonArgument, TextArguments, flag
+from helpers.commands.running import NO_MASKED_EXPORT, given
 from helpers.errors import UserError
 from helpers.stops import Checkpoint, refuse_occupied
 
@@ -28,8 +32,12 @@ def main(argv: list[str]) -> int:
 
     if argv and not argv[0].startswith("-") and not argv[0].endswith((".json", ".yaml", ".yml")):
         argv = ["--model_name_or_path", *argv]
-    types = (ExportArguments, DataArguments, JsonArgument)
-    where, data, output = parse("export", types, argv)
+    run = recorded(given(argv).get("model_name_or_path"))
+    data_type = data_arguments(run.get("kind"))
+    known = {"dataset_name": run.get("task")}
+    known |= {f.name: run[f.name] for f in fields(data_type) if f.name in run}
+    types = (ExportArguments, data_type, JsonArgument)
+    where, data, output = parse("export", types, argv, **known)
     if not where.model_name_or_path or not where.onnx_export_path:
         raise UserError("Give the checkpoint's folder and --onnx_export_path.")
     check_folders(where)
@@ -40,6 +48,31 @@ def main(argv: list[str]) -> int:
     print(pd.DataFrame(made.proof["checks"]).to_string(index=False))
     print_json(output.json, {"onnx": str(made.file), "checks": made.proof["checks"]})
     return 0
+
+
+def recorded(folder: str | None) -> dict[str, Any]:
+    """Return what a checkpoint says about itself, so that no flag has to say it again."""
+    note = Path(folder or "") / "run.json"
+    if not note.is_file():
+        return {}  # `Checkpoint.load` will say what is wrong with it.
+    with suppress(ValueError):
+        return json.loads(note.read_text())
+    return {}
+
+
+def data_arguments(kind: str | None) -> type[DataArguments]:
+    """Return the flags that name data for a kind of task.
+
+    Raises:
+        UserError: for a model that guesses hidden words.
+    """
+    from helpers.commands.run_ner import TokenArguments
+    from helpers.commands.run_qa import QuestionArguments
+
+    if kind == "MaskedLanguageModel":
+        raise UserError(NO_MASKED_EXPORT)
+    kinds = {"QuestionAnswering": QuestionArguments, "TokenClassification": TokenArguments}
+    return kinds.get(kind, TextArguments)
 
 
 def check_folders(where: ExportArguments) -> None:

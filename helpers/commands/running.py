@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from helpers.recipes import Recipe
     from helpers.tasks import Task
 
+NO_MASKED_EXPORT = (
+    "run_mlm exports nothing: what guesses words is a start for other tasks. "
+    "Fine-tune it with run_glue, run_qa or run_ner, and export that."
+)
+
 
 def run(command: str, data_type: type[DataArguments], argv: list[str]) -> int:
     """Train, evaluate and export as the flags say; print metrics, and one JSON line if asked."""
@@ -35,10 +40,7 @@ def run(command: str, data_type: type[DataArguments], argv: list[str]) -> int:
     model, data, args, output = parse(command, types, without_fp16(argv), **DEFAULTS)
     check_flags(args)
     if command == "run_mlm" and model.onnx_export_path:
-        raise UserError(
-            "run_mlm exports nothing: what guesses words is a start for other tasks. "
-            "Fine-tune it with run_glue, run_qa or run_ner, and export that."
-        )
+        raise UserError(NO_MASKED_EXPORT)
     # Not args.do_eval: an evaluation after each epoch sets it, too.
     trains = args.do_train or "do_eval" not in given(argv)
     check_folders(args, model.onnx_export_path, trains)
@@ -94,7 +96,7 @@ def given(argv: list[str]) -> dict[str, Any]:
     if len(argv) == 1 and Path(argv[0]).is_file():
         with suppress(ValueError, OSError, yaml.YAMLError, UserError):  # `parse` will name it
             return read_flags(Path(argv[0]))
-    following = zip(argv, [*argv[1:], "--"], strict=True)
+    following = zip(argv, [*argv[1:], ""], strict=False)
     return {flag[2:]: value for flag, value in following if flag.startswith("--")}
 
 
