@@ -196,3 +196,9 @@ def test_an_export_never_replaces_its_own_checkpoint(dense: Checkpoint, tiny_tas
         with pytest.raises(UserError, match="is or holds the checkpoint"):
             export.export_onnx(dense, tiny_task, place, overwrite=True)
     assert Checkpoint.load(dense.folder).run == dense.run
+
+
+def test_only_int8_over_few_rows_may_differ_by_more() -> None:
+    assert export.metric_tolerance(100, quantized=False) == export.METRIC_TOLERANCE
+    assert export.metric_tolerance(100, quantized=True) == 0.1
+    assert export.metric_tolerance(10_000, quantized=True) == export.METRIC_TOLERANCE
