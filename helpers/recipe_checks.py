@@ -51,7 +51,7 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
     """
     check_schedule(recipe)
     modules = [name for name, _ in model.named_modules()]
-    dropped = tuple(f"{name}." for modifier in recipe.modifiers for name in modifier.drops)
+    dropped = tuple(f"{name}." for name in recipe.dropped_layers)
     # Layers go before the first mask: what was theirs is neither pruned nor promised.
     kept = [name for name, _ in model.named_parameters() if not name.startswith(dropped)]
     matched = {}

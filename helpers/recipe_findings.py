@@ -130,7 +130,7 @@ def matched(
         found = matching(pattern, [name for name, _ in model.named_parameters()], model)
     except UserError:
         return []
-    gone = tuple(f"{layer}." for layer in dropped_layers(recipe))
+    gone = tuple(f"{layer}." for layer in recipe.dropped_layers)
     return [name for name in found if not name.startswith(gone)] if gone else found
 
 
@@ -143,15 +143,10 @@ def unmatched_findings(recipe: "Recipe", model: "nn.Module") -> list[str]:
     return found
 
 
-def dropped_layers(recipe: "Recipe") -> list[str]:
-    """Return the modules a recipe takes out of the model."""
-    return [name for modifier in recipe.modifiers for name in modifier.drops]
-
-
 def missing_layers(recipe: "Recipe", model: "nn.Module") -> list[str]:
     """Name the layers a recipe drops that the model does not have."""
     modules = {name for name, _ in model.named_modules()}
-    missing = [n for n in dropped_layers(recipe) if n not in modules and not n.startswith("__ALL")]
+    missing = [n for n in recipe.dropped_layers if n not in modules and not n.startswith("__ALL")]
     return [f"{recipe.name} drops {name}, which the model does not have." for name in missing]
 
 
@@ -169,7 +164,7 @@ def sparse_findings(recipe: "Recipe", model: "nn.Module") -> list[str]:
                 f"already (first: {both[0]}, {sparse[both[0]]:.0%} zeros). To keep those zeros "
                 "take a ConstantPruningModifier."
             )
-    gone = tuple(f"{layer}." for layer in dropped_layers(recipe))
+    gone = tuple(f"{layer}." for layer in recipe.dropped_layers)
     free = [name for name in sparse if name not in held and not (gone and name.startswith(gone))]
     if free:
         found.append(

@@ -79,6 +79,11 @@ class Recipe:
         return any(modifier.name == "ConstantPruningModifier" for modifier in self.modifiers)
 
     @property
+    def dropped_layers(self) -> list[str]:
+        """Modules it takes out of the model, by their full names."""
+        return [name for modifier in self.modifiers for name in modifier.drops]
+
+    @property
     def last_event_epoch(self) -> float:
         """Last epoch at which sparsity, int8 or its ranges change; 0.0 if none does.
 

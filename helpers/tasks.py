@@ -89,7 +89,11 @@ class Task:
         """Return a few training rows with their labels in words."""
         picked = self.train.shuffle(seed=SAMPLING_SEED).select(range(min(rows, len(self.train))))
         texts = {name: picked[name] for name in self.texts if name in picked.column_names}
-        return pd.DataFrame({**texts, "label": [self.labels[i] for i in picked["label"]]})
+        return pd.DataFrame({**texts, "label": [self.in_words(row) for row in picked["label"]]})
+
+    def in_words(self, label: Any) -> Any:  # noqa: ANN401 - each kind has its own
+        """Return one row's label as a person reads it."""
+        return self.labels[label]
 
     def shortened(self, train: int | None, validation: int | None) -> Self:
         """Return the task with at most so many rows, drawn the same way every time."""
@@ -198,7 +202,7 @@ def load_task(
     """
     from helpers import columns, labels, sources
     from helpers.catalogue import KNOWN
-    from helpers.text_tasks import MultiLabel, Regression
+    from helpers.text_tasks import KINDS
 
     tier = tier or tiers.current()
     from_files = train_file is not None or validation_file is not None
@@ -219,6 +223,5 @@ def load_task(
     train, validation = (
         columns.renamed(split, texts, values) for split, values in zip(splits, numbers, strict=True)
     )
-    make = {labels.MULTI_LABEL: MultiLabel, labels.REGRESSION: Regression}.get(kind, Task)
-    task = make(name, train, validation, names, max_seq_length or tier.max_seq_length)
+    task = KINDS[kind](name, train, validation, names, max_seq_length or tier.max_seq_length)
     return task.shortened(tier.train_examples, tier.validation_examples)

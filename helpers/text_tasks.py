@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from helpers.errors import UserError
 from helpers.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from helpers.tasks import SAMPLING_SEED, Task
+from helpers.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -35,9 +32,9 @@ class Regression(Task):
         """What the model's config must say: one output, trained by squared error."""
         return {**super().config, "problem_type": REGRESSION}
 
-    def sample(self, rows: int = 6) -> pd.DataFrame:
-        """Return a few training rows with their scores."""
-        return _sampled(self, rows, float)
+    def in_words(self, label: float) -> float:
+        """Return a score as it is."""
+        return label
 
     def metrics(self, outputs: np.ndarray, references: np.ndarray) -> dict[str, float]:
         """Score `outputs` [rows, 1] against `references` [rows].
@@ -91,13 +88,9 @@ class MultiLabel(Task):
         """What the model's config must say: a yes or no for each label."""
         return {**super().config, "problem_type": MULTI_LABEL}
 
-    def sample(self, rows: int = 6) -> pd.DataFrame:
-        """Return a few training rows with their labels in words."""
-
-        def in_words(numbers: list[int]) -> str:
-            return ", ".join(self.labels[number] for number in numbers)
-
-        return _sampled(self, rows, in_words)
+    def in_words(self, label: list[int]) -> str:
+        """Return the names of a row's labels."""
+        return ", ".join(self.labels[number] for number in label)
 
     def encode(self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset") -> "Dataset":
         """Turn rows into token ids (unpadded), `length`, and `labels` of 0.0 and 1.0 [classes].
@@ -126,12 +119,6 @@ class MultiLabel(Task):
             "f1_macro": float(f1_score(expected, answers, average="macro", zero_division=0)),
             "accuracy": float(accuracy_score(expected, answers)),
         }
-
-
-def _sampled(task: Task, rows: int, shown: "Callable[[Any], Any]") -> pd.DataFrame:
-    picked = task.train.shuffle(seed=SAMPLING_SEED).select(range(min(rows, len(task.train))))
-    texts = {name: picked[name] for name in task.texts if name in picked.column_names}
-    return pd.DataFrame({**texts, "label": [shown(label) for label in picked["label"]]})
 
 
 # The kind for each `problem_type` of Transformers' configs.

@@ -1,6 +1,7 @@
 """Shared, small and real: a tiny random BERT, a task made of words, and checkpoints of both."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,14 @@ def sparse_int8(dense: Checkpoint, tiny_task: Task, stops_folder: Path) -> Check
         per_device_train_batch_size=8,
         disable_tqdm=True,
     )
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Two threads that wait for each other's crumbs are ten times slower on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -140,13 +140,7 @@ def fake_quantizers(model: "nn.Module") -> dict[str, "nn.Module"]:
     return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> "Iterator[None]":
-    """Two threads that wait for each other's crumbs are ten times slower on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,6 @@ from helpers.sparsity import quantized_modules, whole_blocks
 from helpers.stops import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import nn
 
 STEPS = 2
@@ -119,13 +117,7 @@ def drive(recipe: Recipe, model: "nn.Module") -> SimpleNamespace:
     return SimpleNamespace(recipe=recipe, model=model, steps=steps, zeros=zeros)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> "Iterator[None]":
-    """Two threads that wait for each other's crumbs are ten times slower on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

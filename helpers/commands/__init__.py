@@ -9,6 +9,8 @@ import yaml
 
 from helpers.errors import UserError
 
+FLAG_FILES = (".json", ".yaml", ".yml")
+
 
 def parse(command: str, types: Sequence[type], argv: list[str], **defaults: Any) -> tuple:
     """Read flags, or one .json/.yaml file of flags, into one instance of each dataclass.
@@ -23,12 +25,25 @@ def parse(command: str, types: Sequence[type], argv: list[str], **defaults: Any)
     # argparse prints all flags it knows and ends the process; one line is enough.
     parser.error = refuse
     try:
-        if len(argv) == 1 and Path(argv[0]).suffix in (".json", ".yaml", ".yml"):
+        if len(argv) == 1 and Path(argv[0]).suffix in FLAG_FILES:
             return parser.parse_dict({**defaults, **read_flags(Path(argv[0]))})
         return parser.parse_args_into_dataclasses(argv)
     except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{reason}. See `python -m helpers {command} --help`.") from error
+
+
+def with_first(argv: list[str], flag: str, flag_files: tuple[str, ...] = (".json",)) -> list[str]:
+    """Return the flags, with `flag` put before a word that stands first without one.
+
+    Args:
+        argv: what was typed.
+        flag: what that word is the value of.
+        flag_files: endings of files of flags, which stay what they are.
+    """
+    if not argv or argv[0].startswith("-") or argv[0].endswith(flag_files):
+        return argv
+    return [flag, *argv]
 
 
 def refuse(message: str) -> NoReturn:

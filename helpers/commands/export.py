@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from helpers.commands import parse, print_json
+from helpers.commands import FLAG_FILES, parse, print_json, with_first
 from helpers.commands.arguments import DataArguments, JsonArgument, TextArguments, flag
 from helpers.commands.running import NO_MASKED_EXPORT, given
 from helpers.errors import UserError
@@ -30,8 +30,7 @@ def main(argv: list[str]) -> int:
 
     from helpers.export import export_onnx
 
-    if argv and not argv[0].startswith("-") and not argv[0].endswith((".json", ".yaml", ".yml")):
-        argv = ["--model_name_or_path", *argv]
+    argv = with_first(argv, "--model_name_or_path", FLAG_FILES)
     run = recorded(given(argv).get("model_name_or_path"))
     data_type = data_arguments(run.get("kind"))
     known = {"dataset_name": run.get("task")}

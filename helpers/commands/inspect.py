@@ -6,7 +6,7 @@
 
 from dataclasses import dataclass
 
-from helpers.commands import parse, print_json
+from helpers.commands import parse, print_json, with_first
 from helpers.commands.arguments import JsonArgument, flag
 from helpers.errors import UserError
 
@@ -24,8 +24,7 @@ def main(argv: list[str]) -> int:
     """Print one row a weight matrix, totals and warnings; one JSON line if asked."""
     from helpers.inspection import inspect
 
-    if argv and not argv[0].startswith("-") and not argv[0].endswith(".json"):
-        argv = ["--path", *argv]
+    argv = with_first(argv, "--path")
     asked, output = parse("inspect", (InspectArguments, JsonArgument), argv)
     if not asked.path:
         raise UserError("Nothing to look into. Expected: python -m helpers inspect DIR|FILE.onnx")

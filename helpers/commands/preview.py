@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.commands import parse, print_json
+from helpers.commands import parse, print_json, with_first
 from helpers.commands.arguments import JsonArgument, flag, recipe_variables
 from helpers.errors import UserError
 from helpers.stops import Checkpoint
@@ -45,8 +45,7 @@ def main(argv: list[str]) -> int:
     """Print schedule, matches and warnings; write the picture; one JSON line if asked."""
     from helpers.recipes import load_recipe
 
-    if argv and not argv[0].startswith("-") and not argv[0].endswith(".json"):
-        argv = ["--recipe", *argv]
+    argv = with_first(argv, "--recipe")
     asked, output = parse("preview", (PreviewArguments, JsonArgument), argv)
     if not asked.recipe:
         raise UserError("No recipe is given. Expected: python -m helpers preview RECIPE")
@@ -113,7 +112,7 @@ def describe(recipe: "Recipe", model: "nn.Module | None") -> dict[str, Any]:
     table, _ = recipe_findings.int8_modules(recipe, model)
     report["model"] = type(model).__name__
     report["matches"] = recipe_findings.matches(recipe, model).to_dict("records")
-    report["dropped_layers"] = recipe_findings.dropped_layers(recipe)
+    report["dropped_layers"] = recipe.dropped_layers
     report["int8"] = {kind: list(rows.module) for kind, rows in table.groupby("kind")}
     report["warnings"] += recipe_findings.model_findings(recipe, model)
     return report
