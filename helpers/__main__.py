@@ -51,7 +51,11 @@ def main(argv: list[str]) -> int:
         print(f"notebook failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: nothing unfinished was kept.", file=sys.stderr)
+        print(
+            "interrupted: nothing unfinished counts as finished. "
+            "A run with --save_strategy goes on if the same command is given again.",
+            file=sys.stderr,
+        )
         return 130
 
 

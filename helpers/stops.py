@@ -30,32 +30,50 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def partial_folder(folder: Path) -> Path:
+    """Return where a stop is written until it is whole."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
 @contextmanager
-def writing(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def writing(
+    folder: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = ()
+) -> Iterator[Path]:
     """Yield a scratch folder that becomes `folder` when the block ends without an exception.
+
+    Args:
+        folder: the final place.
+        overwrite: replace an earlier run or export in it.
+        keep: what stays of an earlier attempt that was killed.
 
     Raises:
         UserError: if `folder` already holds something, or another living process writes it.
     """
     refuse_occupied(folder, overwrite)
-    partial = folder.with_name(f".{folder.name}.partial")
-    clear_partial(partial)
+    partial = partial_folder(folder)
+    clear_partial(partial, keep)
     make_folder(partial)
     (partial / "writer.pid").write_text(str(os.getpid()))
+    stopped = False
     try:
         yield partial
         (partial / "writer.pid").unlink()
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
+    except KeyboardInterrupt:
+        stopped = True
+        raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        # A person who stops a run that keeps checkpoints may want to go on with it.
+        if not (stopped and any(partial.glob("checkpoint-*"))):
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, or say why that cannot be."""
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             f"No folder can be made in {folder.parent} ({error.strerror}). "
@@ -84,8 +102,8 @@ def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
     )
 
 
-def clear_partial(partial: Path) -> None:
-    """Remove what a killed run left; refuse if its writer is still alive."""
+def clear_partial(partial: Path, keep: tuple[Path, ...] = ()) -> None:
+    """Remove what a killed run left, but for `keep`; refuse if its writer is still alive."""
     if not partial.exists():
         return
     note = partial / "writer.pid"
@@ -95,7 +113,8 @@ def clear_partial(partial: Path) -> None:
             f"Process {writer} is writing {partial.parent / partial.name[1:-8]} right now. "
             "Wait for it, stop it, or choose another output folder."
         )
-    shutil.rmtree(partial)
+    for left in set(partial.iterdir()) - set(keep):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def alive(process: int, since: float) -> bool:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sparseml.transformers.sparsification import Trainer
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from torch import nn
 from tqdm import tqdm
@@ -32,6 +31,7 @@ from transformers.utils.notebook import NotebookProgressCallback
 from helpers import compat, environment, models
 from helpers.compat_pruners import gradient_batches
 from helpers.dropout import quicken_dropout
+from helpers.resuming import ResumableTrainer
 from helpers.stops import Checkpoint
 from helpers.tasks import Task, check_length
 
@@ -96,7 +96,7 @@ def bf16_gain(rounds: int = 7) -> float:
     return fastest[torch.float32] / fastest[torch.bfloat16]
 
 
-class RecipeTrainer(Trainer):
+class RecipeTrainer(ResumableTrainer):
     """SparseML's Trainer with bf16 autocast that steps aside during evaluation and QAT.
 
     bf16's own rounding comes close to an int8 step, so under it QAT would learn two roundings where
@@ -243,6 +243,8 @@ def make_trainer(
         compute_metrics=lambda answer: task.metrics(answer.predictions, references),
         preprocess_logits_for_metrics=task.reduce_outputs,
     )
+    # Kept, since windows over long contexts are not read a second time for the last measure.
+    trainer.references = references
     if recipe:
         compat.keep_run_length(trainer.args, recipe.num_epochs)
     # In their place, or every logged loss is printed as a dictionary.

@@ -15,7 +15,7 @@ import torch
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from transformers import set_seed
 
-from helpers import compat, environment, models, sparsity, stops, structure
+from helpers import compat, environment, models, resuming, sparsity, stops, structure
 from helpers.requests import (
     check_answers,
     check_request,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from helpers.recipes import Recipe
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Weights, optimizer state and the copy beside the final place.
 DISK_NEEDED = 500 * 2**20
 
@@ -67,7 +66,7 @@ def fine_tune(
         distill_hardness: weight of the teacher against the labels, 0 to 1; 1.0 if None.
         distill_temperature: softening of both sets of answers; 2.0 if None.
         bf16: autocast outside QAT; None for "where it is faster", which is measured.
-        overwrite: replace what `output_dir` holds.
+        overwrite: replace what `output_dir` holds, and start anew where a run was killed.
         args: Hugging Face TrainingArguments, all of them; this project's `DEFAULTS` if None.
         **settings: or single ones, by name.
 
@@ -88,16 +87,21 @@ def fine_tune(
     bf16 = (args.bf16 or None) if bf16 is None else bf16
     # Autocast is ours to switch (see RecipeTrainer); the Trainer's own would stay on during QAT.
     args.bf16 = False
-    # A QAT checkpoint that lies in safetensors is reloaded without its weights, in silence.
-    args.save_safetensors = not (recipe and recipe.has_quantization)
+    # For the Trainer's own checkpoints; in safetensors a masked-LM head would lack its tied weight.
+    args.save_safetensors = False
     request = describe_request(task, model, recipe, teacher, args, bf16)
     if not overwrite and (found := reuse(output_dir, request)):
         return found
     check_request(model, recipe, teacher, task, disabled=disabled)
     environment.check_disk(output_dir, DISK_NEEDED)
-    with stops.writing(output_dir, overwrite=overwrite) as folder:
+    asked = "false" if overwrite else args.resume_from_checkpoint
+    resumed = resuming.place_to_resume(output_dir, asked, request, recipe)
+    keep = (resumed,) if resumed else ()
+    with stops.writing(output_dir, overwrite=overwrite, keep=keep) as folder:
+        (folder / resuming.REQUEST).write_text(json.dumps(request))
         autocast = default_bf16() if bf16 is None else bf16
-        run = train_into(folder, task, model, recipe, teacher, args, autocast)
+        run = train_into(folder, task, model, recipe, teacher, args, autocast, resumed)
+        (folder / resuming.REQUEST).unlink()
         stops.write_note(folder, "run.json", {**run, "request": request})
     return Checkpoint.load(output_dir)
 
@@ -110,6 +114,7 @@ def train_into(
     teacher: Checkpoint | None,
     args: TrainingArguments,
     bf16: bool,
+    resumed: Path | None = None,
 ) -> dict[str, Any]:
     """Train, check, and save into `folder`; return the content of `run.json`."""
     set_seed(args.seed)
@@ -118,9 +123,8 @@ def train_into(
     promised = promises(recipe, network)
     before = sparsity.sparse_parameters(network)
     trainer = make_trainer(folder, task, network, tokenizer, recipe, teacher, args, bf16)
-    began = time.monotonic()
-    trainer.train(resume_from_checkpoint=False)
-    minutes = (time.monotonic() - began) / 60
+    trainer.train(resume_from_checkpoint=str(resumed) if resumed else False)
+    minutes = trainer.clock.seconds / 60
     metrics = measure(trainer, task, folder)
     sparsity.check_sparsity(sparsity.parameter_sparsity(network, list(promised)), promised)
     left = structure.parameter_names(network)
@@ -142,6 +146,7 @@ def train_into(
         "quantized_modules": len(quantized),
         "minutes": round(minutes, 2),
         "steps": trainer.state.global_step,
+        "resumed_at_step": resuming.step(resumed) if resumed else None,
         "bf16": bf16,
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "history": trainer.state.log_history,
@@ -152,9 +157,8 @@ def train_into(
 def measure(trainer: RecipeTrainer, task: Task, folder: Path) -> dict[str, float]:
     """Return the metrics of the network as it is; its answers go into `folder`, if it has any."""
     outputs = trainer.predict(trainer.eval_dataset).predictions
-    references = task.references(trainer.eval_dataset)
-    task.write_answers(folder, outputs, references)
-    return task.metrics(outputs, references)
+    task.write_answers(folder, outputs, trainer.references)
+    return task.metrics(outputs, trainer.references)
 
 
 def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Checkpoint:
@@ -206,7 +210,7 @@ def save(
     quantized: bool,
 ) -> None:
     """Write weights, config, tokenizer and the recipes of all stages so far."""
-    dropped = any(modifier.drops for modifier in recipe.modifiers) if recipe else False
+    dropped = bool(recipe and recipe.dropped_layers)
     models.save_model(network, folder, quantized=quantized or dropped)
     tokenizer.save_pretrained(folder)
     previous = start.recipe_file if isinstance(start, Checkpoint) else None
@@ -220,4 +224,4 @@ def first_rows(trainer: RecipeTrainer) -> dict[str, torch.Tensor]:
     """Return one batch of validation rows as the model takes it, without what is measured by."""
     rows = trainer.eval_dataset.select(range(min(16, len(trainer.eval_dataset))))
     batch = next(iter(trainer.get_eval_dataloader(rows)))
-    return {name: value.cpu() for name, value in batch.items() if name in INPUTS}
+    return {name: value.cpu() for name, value in batch.items() if name in models.INPUTS}

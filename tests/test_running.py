@@ -186,7 +186,8 @@ def test_the_cache_is_named_before_the_hub_is_imported(
     ("flags", "message"),
     [
         (["--do_predict"], "--do_predict has no test file"),
-        (["--resume_from_checkpoint", "x"], "not there yet"),
+        (["--resume_from_checkpoint", "x", "--overwrite_output_dir"], "Leave one of them away"),
+        (["--resume_from_checkpoint", "x"], "holds no such checkpoint"),
         (
             [
                 *("--load_best_model_at_end", "true", "--save_strategy", "epoch"),

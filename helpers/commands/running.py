@@ -134,10 +134,10 @@ def check_flags(args: "TrainingArguments") -> None:
             "--load_best_model_at_end would pick a model from before the recipe ended. "
             "Leave it away; the last model is the one the recipe promises."
         )
-    if args.resume_from_checkpoint:
+    if args.resume_from_checkpoint and args.overwrite_output_dir:
         raise UserError(
-            "--resume_from_checkpoint is not there yet: a killed run starts anew. "
-            "Leave it away; finished stops are found again."
+            "--resume_from_checkpoint goes on with a run, --overwrite_output_dir starts it anew. "
+            "Leave one of them away."
         )
 
 

@@ -1,0 +1,153 @@
+"""Going on with a run that was killed: which checkpoint, and the Trainer that can start from it."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sparseml.transformers.sparsification import Trainer
+from sparseml.transformers.sparsification.training_args import TrainingArguments
+from transformers import Trainer as PlainTrainer
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from helpers import compat_resume, stops
+from helpers.errors import UserError
+
+if TYPE_CHECKING:
+    from helpers.recipes import Recipe
+
+REQUEST = "request.json"
+
+
+class Clock(TrainerCallback):
+    """Seconds trained so far, and the random state that the order of an epoch's rows came from."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.began = time.monotonic()
+        self.drawn: torch.Tensor | None = None
+        self.resumed: torch.Tensor | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, those before it was killed included."""
+        return self.before + time.monotonic() - self.began
+
+    def epoch_start(self, epoch: float) -> torch.Tensor | None:
+        """Return the state the rows' order was drawn from; at an epoch's end, that of the next."""
+        return self.drawn if epoch % 1 else torch.get_rng_state()
+
+    def go_on(self, seconds: float, epoch_start: torch.Tensor | None) -> None:
+        """Take up where a checkpoint was written."""
+        self.before = seconds
+        self.resumed = epoch_start
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start counting."""
+        self.began = time.monotonic()
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let the rows come in the order they came in before the run was killed."""
+        if self.resumed is not None:
+            torch.set_rng_state(self.resumed)
+            self.resumed = None
+        self.drawn = torch.get_rng_state()
+
+
+class ResumableTrainer(Trainer):
+    """SparseML's Trainer, whose checkpoints hold all that a run needs to go on."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.clock = Clock()
+        super().__init__(**kwargs)
+        self.add_callback(self.clock)
+
+    def _generate_apply_manager_params(self, kwargs: dict[str, Any]) -> tuple[None, float]:
+        """Begin every run as if from the start; `compat_resume.restore` brings it to its place."""
+        return None, 0.0
+
+    def _rotate_checkpoints(self, use_mtime: bool = False, output_dir: str | None = None) -> None:
+        """Complete the new checkpoint before an old one is deleted; the Trainer's last act."""
+        checkpoint = Path(output_dir) / f"checkpoint-{self.state.global_step}"
+        compat_resume.write_state(self, checkpoint)
+        super()._rotate_checkpoints(use_mtime, output_dir)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
+        """Wait: the weights fit only after the recipe has changed the structure."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load what the Trainer saved, then what SparseML would have forgotten."""
+        # Not SparseML's own, which takes for granted that there is a recipe.
+        PlainTrainer._load_optimizer_and_scheduler(self, checkpoint)
+        if checkpoint:
+            compat_resume.restore(self, Path(checkpoint))
+
+    def _load_rng_state(self, checkpoint: str) -> None:
+        """Load random states, numpy's included."""
+        with torch.serialization.safe_globals(compat_resume.NUMPY_STATE):
+            super()._load_rng_state(checkpoint)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the Trainer's checkpoints in a folder that were written to their end, oldest first."""
+    whole = [file.parent for file in folder.glob(f"checkpoint-*/{compat_resume.STATE}")]
+    return sorted(whole, key=step)
+
+
+def step(checkpoint: Path) -> int:
+    """Return the step a checkpoint was written after."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def place_to_resume(
+    output_dir: Path, asked: str | bool | None, request: dict[str, Any], recipe: "Recipe | None"
+) -> Path | None:
+    """Return the checkpoint of a killed run to go on from, None to start anew.
+
+    Args:
+        output_dir: where the finished model will be.
+        asked: `--resume_from_checkpoint`: a checkpoint, "true" for the last one, None for the last
+            one of exactly this run, if there is one; "false" for none.
+        request: what identifies this run.
+        recipe: what is done to the model.
+
+    Raises:
+        UserError: if a checkpoint was asked for and the run cannot go on from it.
+    """
+    if str(asked).lower() == "false":
+        return None
+    explicit = bool(asked)
+    partial = stops.partial_folder(output_dir)
+    found = checkpoints(partial)
+    if explicit and str(asked).lower() != "true":
+        found = [checkpoint for checkpoint in found if checkpoint.name == Path(str(asked)).name]
+    problem = obstacle(partial, request, recipe) if found else f"{partial} holds no such checkpoint"
+    if problem is None:
+        print(f"Going on from {found[-1].name} of the run that was stopped.")
+        return found[-1]
+    if explicit:
+        raise UserError(
+            f"--resume_from_checkpoint {asked}: {problem}. "
+            "Leave it away to start anew; --save_strategy makes a run keep checkpoints."
+        )
+    if found:
+        print(f"Starting anew, not from {found[-1].name}: {problem}.")
+    return None
+
+
+def obstacle(partial: Path, request: dict[str, Any], recipe: "Recipe | None") -> str | None:
+    """Say why a killed run cannot go on, None if it can."""
+    names = [modifier.name for modifier in recipe.modifiers] if recipe else []
+    if lost := compat_resume.not_resumable(names):
+        return f"SparseML does not save what {lost[0]} has gathered, so it would prune wrongly"
+    file = partial / REQUEST
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    changed = [key for key, value in request.items() if before.get(key) != value]
+    return f"that run had another {', '.join(changed[:3])}" if changed else None

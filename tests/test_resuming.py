@@ -1,0 +1,177 @@
+"""Runs killed with SIGKILL and gone on with: the same masks, weights and metric as one in a go."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import compat_resume, models, recipes, resuming, sparsity
+from helpers.__main__ import main
+from helpers.environment import REPOSITORY
+from helpers.errors import UserError
+from helpers.stops import Checkpoint, partial_folder
+
+RECIPE = "minilm-6layers_prune80_quant"
+ROWS = 256
+STEPS_PER_EPOCH = ROWS // 8
+# Its phases, in steps: masks from 6 to 58, recovery, int8 from 96, fixed ranges from 113 to 128.
+PHASES = {"pruning": (10, 58), "recovery": (60, 96), "int8": (98, 112), "fixed": (114, 128)}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def flags(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return what is the same for every run: data, model, recipe, checkpoints every two steps."""
+    folder = tmp_path_factory.mktemp("sentences")
+    nouns = {"sea": ["wave", "boat", "fish", "salt"], "sky": ["cloud", "bird", "star", "wind"]}
+    rows = [
+        f"a {word} and number {i},{label}"
+        for i in range(ROWS // 8 + 4)
+        for label, words in nouns.items()
+        for word in words
+    ]
+    for name, part in (("train", rows[:ROWS]), ("validation", rows[ROWS:])):
+        (folder / f"{name}.csv").write_text("\n".join(["text,label", *part]) + "\n")
+    return [
+        *("run_glue", "--model_name_or_path", str(tiny_model), "--max_seq_length", "16"),
+        *("--train_file", str(folder / "train.csv")),
+        *("--validation_file", str(folder / "validation.csv")),
+        *("--per_device_train_batch_size", "8", "--disable_tqdm", "true"),
+        *("--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "2"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def sparse(flags: list[str]) -> list[str]:
+    """Return the flags with the recipe that goes through every phase."""
+    return [*flags, "--recipe", RECIPE]
+
+
+@pytest.fixture(scope="module")
+def whole(sparse: list[str], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """Return the run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert main([*sparse, "--output_dir", str(folder)]) == 0
+    return Checkpoint.load(folder)
+
+
+def kill_after(step: int, command: list[str], output_dir: Path) -> None:
+    """Start a real run, and kill it as soon as it has written the checkpoint of a step."""
+    command = [sys.executable, "-m", "helpers", *command, "--output_dir", str(output_dir)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 120
+        while not last_step(output_dir) >= step:
+            assert child.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+
+
+def last_step(output_dir: Path) -> int:
+    """Return the step of the last whole checkpoint of an unfinished run, 0 without any."""
+    found = resuming.checkpoints(partial_folder(output_dir))
+    return resuming.step(found[-1]) if found else 0
+
+
+def same_weights(one: Checkpoint, two: Checkpoint) -> bool:
+    """Tell whether two checkpoints hold the same numbers, bit by bit."""
+    first, second = models.read_state(one.folder), models.read_state(two.folder)
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_killed_run_ends_as_if_nothing_had_happened(
+    phase: str, sparse: list[str], whole: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    first, last = PHASES[phase]
+    kill_after(first, sparse, tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "nothing that could be taken for finished"
+    assert main([*sparse, "--output_dir", str(tmp_path / "run")]) == 0
+    assert "Going on from checkpoint-" in capsys.readouterr().out
+    resumed = Checkpoint.load(tmp_path / "run")
+    assert first <= resumed.run["resumed_at_step"] < last
+    assert resumed.run["steps"] == whole.run["steps"] == 4 * STEPS_PER_EPOCH
+    assert same_weights(whole, resumed)
+    assert resumed.metrics == whole.metrics
+    rates = [
+        [row["learning_rate"] for row in made.run["history"] if "learning_rate" in row]
+        for made in (whole, resumed)
+    ]
+    assert rates[0] == rates[1]
+
+
+def test_sparseml_by_itself_would_prune_twice(
+    sparse: list[str], whole: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault: without our state, a resumed run is another run."""
+    kill_after(PHASES["recovery"][0], sparse, tmp_path / "run")
+    monkeypatch.setattr(
+        compat_resume,
+        "restore",
+        lambda trainer, checkpoint: models.load_weights(trainer.model, checkpoint),
+    )
+    main([*sparse, "--output_dir", str(tmp_path / "run")])
+    made = (tmp_path / "run" / "run.json").is_file()
+    assert not made or not same_weights(whole, Checkpoint.load(tmp_path / "run"))
+
+
+def test_a_run_without_a_recipe_goes_on_too(flags: list[str], tmp_path: Path) -> None:
+    plain = [*flags, "--num_train_epochs", "2"]
+    assert main([*plain, "--output_dir", str(tmp_path / "whole")]) == 0
+    kill_after(STEPS_PER_EPOCH // 2, plain, tmp_path / "run")
+    named = ["--resume_from_checkpoint", f"run/checkpoint-{last_step(tmp_path / 'run')}"]
+    assert main([*plain, *named, "--output_dir", str(tmp_path / "run")]) == 0
+    assert same_weights(*(Checkpoint.load(tmp_path / name) for name in ("whole", "run")))
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Path:
+    """Return an output folder beside which a killed run of the request {'seed': 1} lies."""
+    partial = partial_folder(tmp_path / "run")
+    for step in (4, 12, 8):
+        (partial / f"checkpoint-{step}").mkdir(parents=True)
+        (partial / f"checkpoint-{step}" / compat_resume.STATE).touch()
+    (partial / "checkpoint-16").mkdir()
+    (partial / resuming.REQUEST).write_text(json.dumps({"seed": 1}))
+    return tmp_path / "run"
+
+
+def test_the_last_whole_checkpoint_is_taken(killed: Path) -> None:
+    for asked in (None, "true", True):
+        found = resuming.place_to_resume(killed, asked, {"seed": 1}, None)
+        assert found is not None and found.name == "checkpoint-12", (
+            "16 was never written to its end"
+        )
+    found = resuming.place_to_resume(killed, "elsewhere/checkpoint-8", {"seed": 1}, None)
+    assert found is not None and found.name == "checkpoint-8"
+    assert resuming.place_to_resume(killed, "false", {"seed": 1}, None) is None
+
+
+def test_another_run_starts_anew_or_is_refused(killed: Path, capsys: pytest.CaptureFixture) -> None:
+    assert resuming.place_to_resume(killed, None, {"seed": 2}, None) is None
+    assert "Starting anew, not from checkpoint-12: that run had another seed" in (
+        capsys.readouterr().out
+    )
+    with pytest.raises(UserError, match="that run had another seed"):
+        resuming.place_to_resume(killed, "true", {"seed": 2}, None)
+    with pytest.raises(UserError, match="holds no such checkpoint"):
+        resuming.place_to_resume(killed, "checkpoint-16", {"seed": 1}, None)
+
+
+@pytest.mark.parametrize("name", ["minilm-6layers_movement80", "minilm-6layers_obs90"])
+def test_what_sparseml_does_not_save_is_refused(name: str, killed: Path) -> None:
+    with pytest.raises(UserError, match="does not save what"):
+        resuming.place_to_resume(killed, "true", {"seed": 1}, recipes.load_recipe(name))
+    assert resuming.place_to_resume(killed, None, {"seed": 1}, recipes.load_recipe(name)) is None
+
+
+def test_the_zeros_promised_are_there(whole: Checkpoint) -> None:
+    made = sparsity.sparse_parameters(models.load_model(whole))
+    assert len(made) == 12 and all(abs(zeros - 0.8) < 0.01 for zeros in made.values())
