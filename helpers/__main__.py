@@ -1,6 +1,7 @@
 """`python -m helpers <command>`: one module of `helpers.commands` each, errors for people."""
 
 import importlib
+import os
 import sys
 
 from helpers import environment
@@ -42,21 +43,26 @@ def main(argv: list[str]) -> int:
         environment.check_packages()
         return importlib.import_module(f"helpers.commands.{argv[0]}").main(argv[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
     except ProofError as error:
-        print(f"proof failed: {error}", file=sys.stderr)
+        complain(f"proof failed: {error}")
         return 1
     except CellFailed as error:
-        print(f"notebook failed: {error}", file=sys.stderr)
+        complain(f"notebook failed: {error}")
         return 1
     except KeyboardInterrupt:
-        print(
+        complain(
             "interrupted: nothing unfinished counts as finished. "
-            "A run with --save_strategy goes on if the same command is given again.",
-            file=sys.stderr,
+            "A run with --save_strategy goes on if the same command is given again."
         )
         return 130
+
+
+def complain(message: str) -> None:
+    """Print an error, once where torchrun has started several of us."""
+    if os.environ.get("RANK", "0") == "0":
+        print(message, file=sys.stderr)
 
 
 if __name__ == "__main__":

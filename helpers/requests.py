@@ -45,7 +45,9 @@ def describe_request(
         "recipe": recipe.sha256 if recipe else None,
         "teacher": identity(teacher) if teacher else None,
         "epochs": args.num_train_epochs,
-        "batch_size": args.per_device_train_batch_size * args.gradient_accumulation_steps,
+        "batch_size": args.per_device_train_batch_size
+        * args.gradient_accumulation_steps
+        * args.world_size,
         "learning_rate": args.learning_rate,
         "max_steps": args.max_steps,
         "seed": args.seed,

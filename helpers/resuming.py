@@ -11,7 +11,7 @@ from sparseml.transformers.sparsification.training_args import TrainingArguments
 from transformers import Trainer as PlainTrainer
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from helpers import compat_resume, stops
+from helpers import compat_resume, processes, stops
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,6 +93,12 @@ class ResumableTrainer(Trainer):
         """Load random states, numpy's included."""
         with torch.serialization.safe_globals(compat_resume.NUMPY_STATE):
             super()._load_rng_state(checkpoint)
+
+
+def note_request(folder: Path, request: dict[str, Any]) -> None:
+    """Write beside the checkpoints what run they belong to."""
+    if processes.is_main():
+        (folder / REQUEST).write_text(json.dumps(request))
 
 
 def checkpoints(folder: Path) -> list[Path]:

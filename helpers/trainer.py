@@ -28,7 +28,7 @@ from transformers import Trainer as PlainTrainer
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.notebook import NotebookProgressCallback
 
-from helpers import compat, environment, models
+from helpers import compat, environment, models, processes
 from helpers.compat_pruners import gradient_batches
 from helpers.dropout import quicken_dropout
 from helpers.resuming import ResumableTrainer
@@ -150,6 +150,21 @@ class SharedLearningRate(TrainerCallback):
         compat.share_learning_rate(optimizer)
 
 
+class SharedRanges(TrainerCallback):
+    """Applies `processes.average_ranges` after each step."""
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        **kwargs: Any,
+    ) -> None:
+        """Called by the Trainer after the optimizer."""
+        processes.average_ranges(model)
+
+
 class EpochLines(ProgressCallback):
     """A bar in text while it trains, and one line an epoch that stays: what a reader looks at."""
 
@@ -239,7 +254,7 @@ def make_trainer(
         eval_dataset=measured,
         tokenizer=tokenizer,
         data_collator=task.collator(tokenizer),
-        callbacks=[SharedLearningRate()],
+        callbacks=[SharedLearningRate(), SharedRanges()],
         compute_metrics=lambda answer: task.metrics(answer.predictions, references),
         preprocess_logits_for_metrics=task.reduce_outputs,
     )

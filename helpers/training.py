@@ -15,7 +15,7 @@ import torch
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from transformers import set_seed
 
-from helpers import compat, environment, models, resuming, sparsity, stops, structure
+from helpers import compat, environment, models, processes, resuming, sparsity, stops, structure
 from helpers.requests import (
     check_answers,
     check_request,
@@ -97,12 +97,14 @@ def fine_tune(
     asked = "false" if overwrite else args.resume_from_checkpoint
     resumed = resuming.place_to_resume(output_dir, asked, request, recipe)
     keep = (resumed,) if resumed else ()
-    with stops.writing(output_dir, overwrite=overwrite, keep=keep) as folder:
-        (folder / resuming.REQUEST).write_text(json.dumps(request))
-        autocast = default_bf16() if bf16 is None else bf16
+    writing = stops.writing(output_dir, overwrite=overwrite, keep=keep)
+    with processes.one_writer(writing, Path(args.output_dir)) as folder:
+        resuming.note_request(folder, request)
+        autocast = processes.agreed(default_bf16() if bf16 is None else bf16)
         run = train_into(folder, task, model, recipe, teacher, args, autocast, resumed)
-        (folder / resuming.REQUEST).unlink()
-        stops.write_note(folder, "run.json", {**run, "request": request})
+        if processes.is_main():
+            (folder / resuming.REQUEST).unlink()
+            stops.write_note(folder, "run.json", {**run, "request": request})
     return Checkpoint.load(output_dir)
 
 
@@ -132,8 +134,10 @@ def train_into(
     sparsity.check_zeros_kept({name: before[name] for name in after}, after)
     quantized = sparsity.quantized_modules(network)
     check_quantized(recipe, len(quantized))
-    save(folder, network, tokenizer, recipe, start, bool(len(quantized)))
-    check_reload(folder, network, first_rows(trainer))
+    processes.check_same_everywhere(network)
+    if processes.is_main():
+        save(folder, network, tokenizer, recipe, start, bool(len(quantized)))
+        check_reload(folder, network, first_rows(trainer))
     return {
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         "task": task.name,
@@ -147,6 +151,7 @@ def train_into(
         "minutes": round(minutes, 2),
         "steps": trainer.state.global_step,
         "resumed_at_step": resuming.step(resumed) if resumed else None,
+        "processes": args.world_size,
         "bf16": bf16,
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "history": trainer.state.log_history,
@@ -157,7 +162,8 @@ def train_into(
 def measure(trainer: RecipeTrainer, task: Task, folder: Path) -> dict[str, float]:
     """Return the metrics of the network as it is; its answers go into `folder`, if it has any."""
     outputs = trainer.predict(trainer.eval_dataset).predictions
-    task.write_answers(folder, outputs, trainer.references)
+    if processes.is_main():
+        task.write_answers(folder, outputs, trainer.references)
     return task.metrics(outputs, trainer.references)
 
 
@@ -183,7 +189,8 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
     rows = task.shortened(1, None)
     trainer = make_trainer(folder, rows, network, tokenizer, None, None, args, False)
     metrics = measure(trainer, task, folder)
-    (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    if processes.is_main():
+        (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return Checkpoint(checkpoint.folder, {**checkpoint.run, "metrics": metrics})
 
 

@@ -34,22 +34,40 @@ def run(command: str, data_type: type[DataArguments], argv: list[str]) -> int:
     use_cache(argv)
     from sparseml.transformers.sparsification.training_args import TrainingArguments
 
+    from helpers import processes
     from helpers.training import DEFAULTS
 
     types = (ModelArguments, data_type, TrainingArguments, JsonArgument)
     model, data, args, output = parse(command, types, without_fp16(argv), **DEFAULTS)
     check_flags(args)
+    with processes.together():
+        return work(command, model, data, args, output, argv)
+
+
+def work(
+    command: str,
+    model: ModelArguments,
+    data: DataArguments,
+    args: "TrainingArguments",
+    output: JsonArgument,
+    argv: list[str],
+) -> int:
+    """Do what the flags say, in one process or in each of several."""
+    from helpers import processes
+
     if command == "run_mlm" and model.onnx_export_path:
         raise UserError(NO_MASKED_EXPORT)
     # Not args.do_eval: an evaluation after each epoch sets it, too.
     trains = args.do_train or "do_eval" not in given(argv)
     check_folders(args, model.onnx_export_path, trains)
     recipe = read_recipe(args) if trains else None
-    task = data.load()
+    # What is read from the hub or made from docstrings is kept; the others find it there.
+    with args.main_process_first():
+        task = data.load()
     done = train(task, model, args, recipe) if trains else evaluate(task, model, args)
     report = {"output_dir": str(done.folder), "metrics": done.metrics}
     print(f"{done.folder}: {done.metrics}")
-    if model.onnx_export_path:
+    if model.onnx_export_path and processes.is_main():
         report |= export(done, task, model.onnx_export_path, args.overwrite_output_dir)
     print_json(output.json, report)
     return 0
