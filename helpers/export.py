@@ -1,37 +1,24 @@
 """Checkpoint to ONNX, with its proof.
 
-An export counts as done when the file has the zeros, the int8 operators, the logits and the
-metric of the PyTorch model it came from, on ONNX Runtime and on DeepSparse. The folder appears
-only then; `proof.json` in it says what was checked, expected and found.
+The folder appears only when `export_proof` has passed the file; `proof.json` in it says what was
+checked, expected and found.
 """
 
 import collections
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from helpers import compat, environment, models, sparsity, stops, structure, tiers
-from helpers.errors import ProofError, UserError
+from helpers import compat, environment, models, stops
+from helpers.errors import UserError
+from helpers.export_proof import prove
 from helpers.models import INPUTS
 from helpers.requests import check_answers, identity
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
 
 if TYPE_CHECKING:
-    import onnx
     import torch
-
-    from helpers.engines import Outputs
-
-PROOF_BATCH = 16
-# The dense graph computes the same sums in another order. Simulated int8 rounds the same way but
-# for ties, and one tie in an early layer is seen as a few hundredths in a logit.
-FP32_LOGITS_TOLERANCE = 1e-3
-INT8_MEAN_TOLERANCE = 0.15
-METRIC_TOLERANCE = 0.02
-ENGINES = ("onnxruntime", "deepsparse")
 
 
 def export_onnx(
@@ -126,181 +113,3 @@ def write_graph(
         output_names=list(outputs),
         **compat.torchscript_export_options(),
     )
-
-
-def prove(
-    file: Path, model: "torch.nn.Module", checkpoint: Checkpoint, task: Task
-) -> list[dict[str, Any]]:
-    """Hold an ONNX file to the model it was exported from.
-
-    Returns:
-        One row a check: `check`, `expected`, `found`.
-
-    Raises:
-        ProofError: at the first check that fails.
-    """
-    import onnx
-
-    graph = onnx.load(str(file)).graph
-    checks = [check_int8(graph, model), check_zeros(file, model)]
-    batches, references = proof_batches(checkpoint, task)
-    expected = run_torch(model, batches)
-    for engine in ENGINES:
-        checks += check_engine(file, engine, batches, references, expected, task, checks[0])
-    return checks
-
-
-def check_zeros(file: Path, model: "torch.nn.Module") -> dict[str, Any]:
-    """Compare the zeros of every weight matrix of the graph with those of the model.
-
-    Exporters rename and transpose weights, so the two sorted lists of sparsities are compared.
-    Rounding to int8 adds zeros; it may never remove one.
-    """
-    expected = np.sort(sparsity.layer_sparsity(model)["sparsity"].to_numpy())
-    found = np.sort(sparsity.onnx_sparsity(file)["sparsity"].to_numpy())
-    row = {
-        "check": "zeros",
-        "expected": f"{len(expected)} matrices, {expected.mean():.1%} zeros on average or more",
-        "found": f"{len(found)} matrices, {found.mean() if len(found) else 0:.1%} zeros",
-    }
-    if len(found) == len(expected) and (found >= expected - sparsity.TOLERANCE).all():
-        return row
-    raise failed(row, "The file does not hold this model's weights; export again.")
-
-
-def check_int8(graph: "onnx.GraphProto", model: "torch.nn.Module") -> dict[str, Any]:
-    """Hold the graph's int8 products to the quantized matrices, and two a layer in attention."""
-    kinds = sparsity.quantized_modules(model)["kind"].value_counts()
-    # Attention is expected, not looked up: where it was lost, model and graph lack it alike.
-    attention = 2 * structure.layer_count(model) if kinds.get("Linear", 0) else 0
-    expected = int(kinds.get("Linear", 0)) + attention
-    found = sparsity.int8_products(graph)
-    row = {"check": "int8 products", "expected": expected, "found": found}
-    if found == expected:
-        return row
-    raise failed(row, "Part of the quantization was lost on the way to ONNX.")
-
-
-def proof_batches(checkpoint: Checkpoint, task: Task) -> tuple[list[dict[str, np.ndarray]], Any]:
-    """Return validation rows as equal batches of token ids, and the references of those rows.
-
-    All batches are [PROOF_BATCH, max_seq_length], because DeepSparse compiles for one shape; the
-    last one is filled up with copies of its last row.
-    """
-    tokenizer = models.load_tokenizer(checkpoint.folder)
-    rows = task.shortened(1, tiers.current().proof_examples).validation
-    features = task.encode_validation(tokenizer, rows)
-    padded = tokenizer.pad(
-        {name: features[name] for name in INPUTS},
-        padding="max_length",
-        max_length=checkpoint.run["max_seq_length"],
-        return_tensors="np",
-    )
-    full = np.minimum(np.arange(-(-len(features) // PROOF_BATCH) * PROOF_BATCH), len(features) - 1)
-    batches = [
-        {name: padded[name][part].astype(np.int64) for name in INPUTS}
-        for part in full.reshape(-1, PROOF_BATCH)
-    ]
-    return batches, task.references(features)
-
-
-def run_torch(model: "torch.nn.Module", batches: list[dict[str, np.ndarray]]) -> "Outputs":
-    """Return the model's own outputs [rows, ...]; a tuple where it has several."""
-    import torch
-
-    with torch.no_grad():
-        answers = [
-            model(**{k: torch.from_numpy(v) for k, v in batch.items()}).values()
-            for batch in batches
-        ]
-    outputs = tuple(np.concatenate(parts) for parts in zip(*answers, strict=True))
-    return outputs[0] if len(outputs) == 1 else outputs
-
-
-def check_engine(
-    file: Path,
-    engine: str,
-    batches: list[dict[str, np.ndarray]],
-    references: Any,  # noqa: ANN401 - each kind of task has its own
-    expected: "Outputs",
-    task: Task,
-    int8: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """Compare an engine's outputs and metric with PyTorch's on the same rows."""
-    from helpers import engines
-
-    if engine not in engines.available_engines():
-        reason = "not installed, or not for this platform"
-        return [{"check": f"{engine} logits", "expected": "as PyTorch", "found": reason}]
-    try:
-        found = engines.predict(file, engine, batches)
-    except engines.EngineError as error:
-        mend = "The graph holds something that this engine cannot run."
-        raise ProofError(f"{engine} runs it", "logits", str(error), mend) from error
-    # The copies that filled the last batch count for nothing.
-    found, expected = (_first(outputs, len(references)) for outputs in (found, expected))
-    return [
-        check_logits(engine, found, expected, quantized=int8["found"] > 0),
-        check_metric(
-            engine,
-            task.metrics(found, references),
-            task.metrics(expected, references),
-            metric_tolerance(len(references), quantized=int8["found"] > 0),
-        ),
-    ]
-
-
-def metric_tolerance(rows: int, *, quantized: bool) -> float:
-    """Return by how much a metric (0 to 1) over so many rows may differ from PyTorch's.
-
-    In int8 a row on the border between two answers may fall to either side. Over few rows that
-    moves a share by up to two of its standard errors, which are at most 1 / sqrt(rows) together.
-    """
-    return max(METRIC_TOLERANCE, rows**-0.5) if quantized else METRIC_TOLERANCE
-
-
-def _first(outputs: "Outputs", rows: int) -> "Outputs":
-    if isinstance(outputs, tuple):
-        return tuple(output[:rows] for output in outputs)
-    return outputs[:rows]
-
-
-def check_logits(
-    engine: str, found: "Outputs", expected: "Outputs", *, quantized: bool
-) -> dict[str, Any]:
-    """Hold logits to PyTorch's: the largest difference in fp32, the mean one in int8."""
-    gaps = np.abs(np.stack(found) - np.stack(expected))
-    size = float(gaps.mean() if quantized else gaps.max())
-    limit = INT8_MEAN_TOLERANCE if quantized else FP32_LOGITS_TOLERANCE
-    kind = "mean" if quantized else "largest"
-    row = {
-        "check": f"{engine} logits",
-        "expected": f"{kind} difference at most {limit} over {len(gaps)} rows",
-        "found": round(size, 6),
-    }
-    if size <= limit:
-        return row
-    raise failed(row, f"{engine} computes another model than PyTorch does.")
-
-
-def check_metric(
-    engine: str,
-    found: dict[str, float],
-    expected: dict[str, float],
-    tolerance: float = METRIC_TOLERANCE,
-) -> dict[str, Any]:
-    """Hold the task's first metric to PyTorch's."""
-    name, value = next(iter(expected.items()))
-    row = {
-        "check": f"{engine} {name}",
-        "expected": f"{value:.4f} within {tolerance:.2g}",
-        "found": round(found[name], 4),
-    }
-    if abs(found[name] - value) <= tolerance:
-        return row
-    raise failed(row, f"The exported model is not as good on {engine} as it was in PyTorch.")
-
-
-def failed(row: dict[str, Any], mend: str) -> ProofError:
-    """Turn a row of the proof into the error that stops the export."""
-    return ProofError(row["check"], row["expected"], row["found"], mend)

@@ -73,15 +73,15 @@ def store(found: dict[str, Any], command: str) -> Path:
 
 
 def accuracy_table(found: dict[str, Any]) -> str:
-    """Return accuracy, share of dense, and minutes of every stop, as Markdown."""
-    dense = found["stops"]["dense"]["metrics"]["accuracy"]
+    """Return the task's metric, share of dense, and minutes of every stop, as Markdown."""
+    metric, dense = next(iter(found["stops"]["dense"]["metrics"].items()))
     lines = [
-        "| model | accuracy | of dense | training minutes | ONNX file, MB | zipped, MB |",
+        f"| model | {metric} | of dense | training minutes | ONNX file, MB | zipped, MB |",
         "|---|---|---|---|---|---|",
     ]
     order = sorted(found["stops"].items(), key=lambda item: item[1]["finished"])
     for name, stop in order:
-        value = stop["metrics"]["accuracy"]
+        value = stop["metrics"][metric]
         sizes = found["sizes"].get(f"{name}-onnx", {"file_mb": "-", "zipped_mb": "-"})
         lines.append(
             f"| {name} | {value:.4f} | {value / dense:.3f} | {stop['minutes']:.1f} | "
@@ -117,6 +117,23 @@ def speed_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def tasks_table(files: list[Path]) -> str:
+    """Return one row for each stop of each task that the notebooks do not take, as Markdown."""
+    lines = [
+        "| data | rows | metric | model | value | of dense | training minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for found in (json.loads(file.read_text()) for file in files):
+        metric, dense = next(iter(found["stops"]["dense"]["metrics"].items()))
+        for name, stop in sorted(found["stops"].items(), key=lambda item: item[1]["finished"]):
+            value, rows = stop["metrics"][metric], stop["rows"]
+            lines.append(
+                f"| {found['task']} | {rows['train']:,} / {rows['validation']:,} | {metric} | "
+                f"{name} | {value:.4f} | {value / dense:.3f} | {stop['minutes']:.1f} |"
+            )
+    return "\n".join(lines)
+
+
 def training_table(found: dict[str, Any]) -> str:
     """Return milliseconds a training step with each setting, as Markdown."""
     first = next(iter(found["ms_a_step"].values()))["median"]
@@ -131,6 +148,14 @@ def training_table(found: dict[str, Any]) -> str:
             f"{first / ms['median']:.1f} | {'-' if accuracy is None else f'{accuracy:.4f}'} | "
             f"{found.get('minutes', {}).get(name, '-')} |"
         )
+    if idle := found.get("idle_recipe"):
+        ratio = idle["ratio"]
+        lines += [
+            "",
+            f"With a recipe that does nothing a step takes {ratio['median']:.2f} times as long as "
+            f"with Hugging Face's own Trainer and the same settings ({ratio['least']:.2f} to "
+            f"{ratio['most']:.2f}, turn by turn).",
+        ]
     return "\n".join(lines)
 
 
@@ -147,7 +172,14 @@ def machine_line(found: dict[str, Any]) -> str:
 
 
 def section(file: Path) -> str:
-    """Return the README's section for one results file; one plain line while there is none."""
+    """Return the README's section for one results file; one plain line while there is none.
+
+    The section `tasks` is made of all files that have no section of their own.
+    """
+    if file.stem == "tasks":
+        others = sorted(set(FOLDER.glob("*_full.json")) - {FOLDER / "sst2_full.json"})
+        lines = [machine_line(json.loads(other.read_text())) for other in others]
+        return "\n\n".join([tasks_table(others), *lines]) if others else UNMEASURED
     if not file.is_file():
         return UNMEASURED
     found = json.loads(file.read_text())

@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 
 import helpers
-from helpers import compat, export, models, sparsity
+from helpers import compat, export, export_proof, models, sparsity
 from helpers.errors import ProofError, UserError
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
@@ -79,7 +79,7 @@ def test_without_quantizable_attention_the_count_falls_short(
     graph = onnx.load(str(tmp_path / "m.onnx")).graph
     assert sparsity.int8_products(graph) == 38
     with pytest.raises(ProofError, match="int8 products: expected 50, found 38"):
-        export.check_int8(graph, model)
+        export_proof.check_int8(graph, model)
 
 
 def spoiled(file: Path, change: str) -> None:
@@ -133,13 +133,13 @@ def test_lost_quantization_fails_its_proof(
 
 def test_a_metric_that_drops_is_noticed() -> None:
     with pytest.raises(ProofError, match="deepsparse accuracy"):
-        export.check_metric("deepsparse", {"accuracy": 0.70}, {"accuracy": 0.80})
+        export_proof.check_metric("deepsparse", {"accuracy": 0.70}, {"accuracy": 0.80})
 
 
 def test_logits_of_another_model_are_noticed() -> None:
     ours = np.zeros((4, 2), dtype=np.float32)
     with pytest.raises(ProofError, match="onnxruntime logits"):
-        export.check_logits("onnxruntime", ours + 0.5, ours, quantized=True)
+        export_proof.check_logits("onnxruntime", ours + 0.5, ours, quantized=True)
 
 
 def test_an_export_is_not_proven_on_another_task(
@@ -199,6 +199,6 @@ def test_an_export_never_replaces_its_own_checkpoint(dense: Checkpoint, tiny_tas
 
 
 def test_only_int8_over_few_rows_may_differ_by_more() -> None:
-    assert export.metric_tolerance(100, quantized=False) == export.METRIC_TOLERANCE
-    assert export.metric_tolerance(100, quantized=True) == 0.1
-    assert export.metric_tolerance(10_000, quantized=True) == export.METRIC_TOLERANCE
+    assert export_proof.metric_tolerance(100, quantized=False) == export_proof.METRIC_TOLERANCE
+    assert export_proof.metric_tolerance(100, quantized=True) == 0.1
+    assert export_proof.metric_tolerance(10_000, quantized=True) == export_proof.METRIC_TOLERANCE

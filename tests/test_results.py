@@ -148,6 +148,30 @@ def test_training_speed_becomes_a_table() -> None:
         "| plain | 900 | 880 to 950 | 1.0 | - | - |",
         "| quick | 300 | 290 to 310 | 3.0 | 0.7600 | 2.5 |",
     ]
+    found["idle_recipe"] = {"ratio": {"median": 1.012, "least": 0.99, "most": 1.04}}
+    last = results.training_table(found).splitlines()[-1]
+    assert "1.01 times as long" in last
+    assert "(0.99 to 1.04, turn by turn)" in last
+
+
+def test_other_tasks_share_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    marks = "<!-- results: tasks -->\n<!-- end -->"
+    assert results.UNMEASURED in results.rendered(marks)
+    common = {"rows": {"train": 4000, "validation": 400}, "minutes": 2.04}
+    stops = {
+        "sparse": {"metrics": {"f1": 0.88, "recall": 0.1}, "finished": "2026-02", **common},
+        "dense": {"metrics": {"f1": 0.9, "recall": 0.2}, "finished": "2026-01", **common},
+    }
+    found = {"command": "run_ner", "task": "conll2003", "stops": stops, **environment.describe()}
+    for name in ("conll2003_full", "sst2_full"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    lines = results.rendered(marks).splitlines()
+    assert [line for line in lines if line.startswith("| conll")] == [
+        "| conll2003 | 4,000 / 400 | f1 | dense | 0.9000 | 1.000 | 2.0 |",
+        "| conll2003 | 4,000 / 400 | f1 | sparse | 0.8800 | 0.978 | 2.0 |",
+    ]
+    assert lines[-2].endswith("Command: `run_ner`.")
 
 
 def test_a_section_without_results_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers import models, sparsity
 from helpers.__main__ import main
-from helpers.question_answering import answer
+from helpers.question_answering import SQUAD_TRAIN, SQUAD_VALIDATION, answer
 from helpers.stops import Checkpoint, OnnxModel
 
 PLACES = ["harbour", "village", "castle", "market"]
@@ -15,7 +16,21 @@ SPARSE = ["--recipe", "minilm-6layers_prune80_quant", "--recipe_args", "num_epoc
 QUICK = ["--per_device_train_batch_size", "8", "--disable_tqdm", "true", "--learning_rate", "2e-3"]
 
 
-def write_questions(file: Path) -> None:
+@pytest.fixture(scope="module")
+def deep_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a random BERT, thin but of twelve layers and for 384 tokens."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("deep") / "model"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model, model_max_length=384)
+    tokenizer.save_pretrained(folder)
+    config = BertConfig.from_pretrained(tiny_model, num_hidden_layers=12)
+    config.max_position_embeddings = 384
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def write_questions(file: Path, prefix: str = "") -> None:
     """Write questions in SQuAD's form."""
     rows = []
     for place in PLACES:
@@ -23,7 +38,7 @@ def write_questions(file: Path) -> None:
             context = f"The {thing} stands in the {place} near the river."
             gold = {"text": place, "answer_start": context.index(place)}
             question = f"Where is the {thing}?"
-            one = {"id": f"{thing}-{place}", "question": question, "answers": [gold]}
+            one = {"id": f"{prefix}{thing}-{place}", "question": question, "answers": [gold]}
             rows.append({"context": context, "qas": [one]})
     file.write_text(json.dumps({"data": [{"title": "things", "paragraphs": rows}]}))
 
@@ -65,6 +80,43 @@ def test_dense_then_sparse_int8_with_a_teacher(
         given = json.loads((sparse / "eval_predictions.json").read_text())
         assert set(given) == {f"{thing}-{place}" for thing in THINGS for place in PLACES}
         assert len(answer(made, "Where is the bell?", "The bell stands in the market.")) > 0
+
+
+def test_the_published_command_line_runs_as_it_stands(
+    deep_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The original integration's, word for word, but for folders in the place of hub names."""
+    (tmp_path / "squad").mkdir()
+    (tmp_path / "squadshifts").mkdir()
+    for file in (*SQUAD_TRAIN, SQUAD_VALIDATION):
+        write_questions(tmp_path / file, prefix=file)
+    monkeypatch.setenv("TUTORIAL_DATA_DIR", str(tmp_path))
+    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    teacher, student, onnx = tmp_path / "teacher", tmp_path / "student", tmp_path / "onnx"
+    dense = ["run_qa", "--model_name_or_path", deep_model, "--dataset_name", "squad", *QUICK]
+    assert main([*map(str, [*dense, "--output_dir", teacher, "--max_steps", "1"])]) == 0
+    published = f"""run_qa --model_name_or_path {deep_model} --dataset_name squad
+        --do_train --do_eval --evaluation_strategy epoch
+        --per_device_train_batch_size 16 --learning_rate 5e-5
+        --max_seq_length 384 --doc_stride 128 --output_dir {student} --cache_dir {tmp_path}/cache
+        --preprocessing_num_workers 6 --fp16 --seed 42 --num_train_epochs 30
+        --recipe recipes/bert-base-12layers_prune80.md --onnx_export_path {onnx}
+        --save_strategy epoch --save_total_limit 2 --distill_teacher {teacher}
+        --distill_hardness 1.0 --distill_temperature 2.0"""
+    assert main(published.split()) == 0
+    assert "--fp16 needs a GPU" in capsys.readouterr().out
+    made = Checkpoint.load(student)
+    assert made.run["request"]["epochs"] == 30
+    zeros = sparsity.sparse_parameters(models.load_model(made))
+    assert len(zeros) == 12 * 6
+    assert all(abs(share - 0.8) < 0.01 for share in zeros.values())
+    assert len(list(student.glob("checkpoint-*"))) == 2
+    OnnxModel.load(onnx)
+    measured = ["--do_eval", "--model_name_or_path", student, "--output_dir", tmp_path / "again"]
+    assert main([*map(str, ["run_qa", "--dataset_name", "squad", *measured])]) == 0
+    again = json.loads((tmp_path / "again" / "eval_results.json").read_text())
+    assert again["f1"] == pytest.approx(made.metrics["f1"])
 
 
 def test_hidden_words_are_learnt_but_not_exported(

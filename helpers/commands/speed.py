@@ -29,6 +29,14 @@ SETTINGS = {
     "this project's defaults": {},
 }
 TORCH_DROPOUT = list(SETTINGS)[:3]
+# It lasts as long as the run and does nothing.
+IDLE_RECIPE = """
+num_epochs: 1.0
+modifiers:
+  - !EpochRangeModifier
+      start_epoch: 0.0
+      end_epoch: eval(num_epochs)
+"""
 
 
 @dataclass
@@ -39,6 +47,7 @@ class SpeedArguments:
     rounds: int = flag(5, "how many turns each setting gets")
     steps: int = flag(16, "training steps of a turn")
     accuracy: bool = flag(False, "also train once to the end with the first and the last setting")
+    idle_recipe: bool = flag(False, "also time an idle recipe against Hugging Face's own Trainer")
     store: bool = flag(False, "write results/training_speed.json")
 
 
@@ -56,8 +65,7 @@ def main(argv: list[str]) -> int:
             run = train(
                 task.shortened(rows, 32), name, evaluation_strategy="no", max_steps=asked.steps
             )
-            seconds = next(h["train_runtime"] for h in run["history"] if "train_runtime" in h)
-            steps[name].append(1000 * seconds / run["steps"])
+            steps[name].append(ms_a_step(run["history"], run["steps"]))
     found = {"task": asked.task_name, "tier": tiers.current().name, "rounds": asked.rounds}
     found["ms_a_step"] = {
         name: {"median": round(median(ms)), "least": round(min(ms)), "most": round(max(ms))}
@@ -68,6 +76,8 @@ def main(argv: list[str]) -> int:
         runs = {name: train(task, name) for name in ends}
         found["accuracy"] = {name: run["metrics"]["accuracy"] for name, run in runs.items()}
         found["minutes"] = {name: run["minutes"] for name, run in runs.items()}
+    if asked.idle_recipe:
+        found["idle_recipe"] = overhead(task.shortened(rows, 32), asked.rounds)
     print(json.dumps(found, indent=1))
     if asked.store:
         command = f"python -m helpers speed {' '.join(argv)}"
@@ -78,7 +88,64 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def train(task: "Task", name: str, **settings: str | int) -> dict[str, Any]:
+def ms_a_step(history: list[dict[str, Any]], steps: int) -> float:
+    """Return the milliseconds of one step, from the Trainer's own clock."""
+    seconds = next(entry["train_runtime"] for entry in history if "train_runtime" in entry)
+    return 1000 * seconds / steps
+
+
+def overhead(task: "Task", rounds: int) -> dict[str, Any]:
+    """Time one epoch of Hugging Face's Trainer and of ours with an idle recipe, taking turns.
+
+    Returns:
+        Median milliseconds a step of both, and how many times as long ours takes in the median
+        round; 1.0 is no difference.
+    """
+    from helpers.recipes import load_recipe
+
+    same = {"evaluation_strategy": "no", "bf16": False}
+    ours, plain = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "idle.yaml"
+        file.write_text(IDLE_RECIPE)
+        recipe = load_recipe(file)
+        for _ in range(rounds):
+            run = train(task, "this project's defaults", recipe=recipe, **same)
+            ours.append(ms_a_step(run["history"], run["steps"]))
+            plain.append(plain_step(task, folder, **same))
+    ratios = sorted(one / other for one, other in zip(ours, plain, strict=True))
+    return {
+        "ms_plain": round(median(plain), 1),
+        "ms_idle_recipe": round(median(ours), 1),
+        "ratio": {
+            "median": round(median(ratios), 3),
+            "least": round(ratios[0], 3),
+            "most": round(ratios[-1], 3),
+        },
+    }
+
+
+def plain_step(task: "Task", folder: str, **settings: str | bool) -> float:
+    """Train one epoch with Hugging Face's Trainer and our settings; return milliseconds a step."""
+    from transformers import Trainer, TrainingArguments, set_seed
+
+    from helpers import models, path
+    from helpers.dropout import quicken_dropout
+    from helpers.trainer import DEFAULTS
+
+    sizes = {**path.settings("dense"), "disable_tqdm": True, "num_train_epochs": 1.0}
+    args = TrainingArguments(output_dir=folder, **{**DEFAULTS, **sizes, **settings})
+    set_seed(args.seed)
+    tokenizer = models.load_tokenizer(models.resolve_model("minilm"))
+    network = models.new_model("minilm", task)
+    quicken_dropout(network)
+    rows = task.encode(tokenizer, task.train)
+    trainer = Trainer(network, args, task.collator(tokenizer), rows)
+    trainer.train()
+    return ms_a_step(trainer.state.log_history, trainer.state.global_step)
+
+
+def train(task: "Task", name: str, **settings: Any) -> dict[str, Any]:
     """Fine-tune the embedded model with one of the settings; return the content of `run.json`."""
     from helpers import path
     from helpers.training import fine_tune
