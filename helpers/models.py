@@ -90,6 +90,11 @@ def check_model_folder(folder: Path) -> None:
         )
 
 
+def tokenizer_source(start: str | Path | Checkpoint) -> str:
+    """Return where the tokenizer of a starting point lies."""
+    return str(start.folder) if isinstance(start, Checkpoint) else resolve_model(start)
+
+
 def load_tokenizer(source: str | Path) -> "PreTrainedTokenizerBase":
     """Load the tokenizer that lies beside a model."""
     from transformers import AutoTokenizer

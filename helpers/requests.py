@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers import models
 from helpers.errors import UserError
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
@@ -120,7 +121,8 @@ def check_request(
     """Refuse combinations that train without an error and come out wrong.
 
     Raises:
-        UserError: QAT on top of QAT; a teacher without a recipe, or of another task.
+        UserError: QAT on top of QAT; a teacher without a recipe, of another task, or to whom the
+            student's token ids mean other words.
     """
     if isinstance(model, Checkpoint) and model.run["quantized_modules"]:
         raise UserError(
@@ -134,6 +136,23 @@ def check_request(
     if recipe is None:
         raise UserError("A teacher needs a recipe to be used in. Give --recipe as well.")
     check_answers(teacher, task, "Give a teacher that was fine-tuned on this task.")
+    check_vocabulary(teacher, model)
+
+
+def check_vocabulary(teacher: Checkpoint, student: str | Path | Checkpoint) -> None:
+    """Refuse a teacher that reads other words in the student's token ids.
+
+    Raises:
+        UserError: if the two vocabularies differ.
+    """
+    sources = (str(teacher.folder), models.tokenizer_source(student))
+    first, second = (models.load_tokenizer(source).get_vocab() for source in sources)
+    if first == second:
+        return
+    raise UserError(
+        f"{teacher.name} has another vocabulary ({len(first):,} tokens) than the model it is to "
+        f"teach ({len(second):,}), so it would read other words. Give a teacher with the same one."
+    )
 
 
 def check_teaching(task: Task, teacher: Checkpoint | None, hardness: float | None) -> None:

@@ -120,7 +120,7 @@ def train_into(
 ) -> dict[str, Any]:
     """Train, check, and save into `folder`; return the content of `run.json`."""
     set_seed(args.seed)
-    tokenizer = models.load_tokenizer(tokenizer_source(start))
+    tokenizer = models.load_tokenizer(models.tokenizer_source(start))
     network = build(start, task)
     promised = promises(recipe, network)
     before = sparsity.sparse_parameters(network)
@@ -192,11 +192,6 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
     if processes.is_main():
         (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return Checkpoint(checkpoint.folder, {**checkpoint.run, "metrics": metrics})
-
-
-def tokenizer_source(start: str | Path | Checkpoint) -> str:
-    """Return where the tokenizer of a starting point lies."""
-    return str(start.folder) if isinstance(start, Checkpoint) else models.resolve_model(start)
 
 
 def build(start: str | Path | Checkpoint, task: Task) -> torch.nn.Module:

@@ -1,5 +1,7 @@
 """Training: what it promises holds, and each check fails when its fault is put in."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 
 import helpers
-from helpers import models, sparsity, trainer
+from helpers import models, requests, sparsity, trainer
 from helpers.errors import ProofError, UserError
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
@@ -130,6 +132,28 @@ def test_a_teacher_of_another_task_is_refused(
         helpers.fine_tune(
             tiny_task, dense, tmp_path / "o", recipe=recipe, distill_teacher=stranger, **QUICK
         )
+
+
+def test_a_teacher_with_another_vocabulary_is_refused(
+    tiny_task: Task, dense: Checkpoint, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stranger"
+    shutil.copytree(dense.folder, folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    words = content["model"]["vocab"]
+    words["wave"], words["boat"] = words["boat"], words["wave"]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    requests.check_vocabulary(dense, dense)
+    with pytest.raises(UserError, match="another vocabulary"):
+        helpers.fine_tune(
+            tiny_task,
+            dense,
+            tmp_path / "o",
+            recipe=helpers.load_recipe("minilm-6layers_prune80"),
+            distill_teacher=Checkpoint(folder, dense.run),
+            **QUICK,
+        )
+    assert not (tmp_path / "o").exists()
 
 
 def test_recorded_answers_are_the_teachers_own(
