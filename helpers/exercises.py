@@ -120,6 +120,27 @@ def seconds_saved(answer: float | None, dense_ms: float, sparse_ms: float, calls
     return verdict(answer, truth, nearly=0.1, why_wrong=slip)
 
 
+def windows_needed(
+    answer: float | None, checkpoint: Checkpoint, context_tokens: int, question_tokens: int
+) -> str:
+    """08: how many windows does a context of so many tokens become?"""
+    if answer is None:
+        return WAITING
+    from helpers.question_views import count_windows
+
+    truth, apart = (
+        count_windows(checkpoint, question_tokens, context_tokens, shared=shared)
+        for shared in (checkpoint.run["doc_stride"], 0)
+    )
+    if answer == apart != truth:
+        return "Nearly: those would lie side by side; here each repeats the end of the one before."
+    slip = (
+        "The first window takes as much context as fits beside the question and three special "
+        "tokens; each further one takes so much less `doc_stride`. Round up."
+    )
+    return verdict(answer, truth, nearly=0.0, why_wrong=slip)
+
+
 def zipped_size(file: Path) -> int:
     """Return the size of a file after zip's compression (deflate), in bytes."""
     import zlib

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["accuracies", "bubbles", "learning_curve", "schedule", "sizes", "sparsity_map"]
+__all__ = [
+    "accuracies",
+    "answer_scores",
+    "bubbles",
+    "learning_curve",
+    "schedule",
+    "sizes",
+    "sparsity_map",
+]
 
 BLUE, ORANGE, GREY, PALE = "#0b5394", "#b45f06", "#666666", "#c9daf8"
 SHADES = ("#c9daf8", "#6fa8dc", "#0b5394", "#b45f06", "#f9cb9c", "#7f6000")
@@ -39,10 +47,11 @@ def new_figure(width: float = 7.5, height: float = 3.4, columns: int = 1) -> tup
     return figure, axes
 
 
-def learning_curve(checkpoint: Checkpoint) -> "Figure":
-    """Draw loss over the epochs, and the accuracy on unseen rows after each."""
+def learning_curve(checkpoint: Checkpoint, metric: str = "accuracy") -> "Figure":
+    """Draw loss over the epochs, and a metric (0 to 1) on unseen rows after each."""
     # Named, since a run of a few steps logs no training loss at all.
-    columns = ["epoch", "loss", "eval_loss", "eval_accuracy"]
+    score = f"eval_{metric}"
+    columns = ["epoch", "loss", "eval_loss", score]
     history = pd.DataFrame(checkpoint.run["history"], columns=columns)
     figure, (left, right) = new_figure(columns=2)
     train = history.dropna(subset=["loss"])
@@ -51,9 +60,9 @@ def learning_curve(checkpoint: Checkpoint) -> "Figure":
     left.plot(held_out.epoch, held_out.eval_loss, "o--", color=ORANGE, label="validation")
     left.set(xlabel="epoch", ylabel="loss (nats a row)", ylim=(0, None))
     left.legend(frameon=False)
-    right.plot(held_out.epoch, 100 * held_out.eval_accuracy, "s--", color=ORANGE)
-    right.set(xlabel="epoch", ylabel="validation accuracy (%)", ylim=(0, 100), xlim=(0, None))
-    for epoch, value in zip(held_out.epoch, held_out.eval_accuracy, strict=True):
+    right.plot(held_out.epoch, 100 * held_out[score], "s--", color=ORANGE)
+    right.set(xlabel="epoch", ylabel=f"validation {metric} (%)", ylim=(0, 100), xlim=(0, None))
+    for epoch, value in zip(held_out.epoch, held_out[score], strict=True):
         offset = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
         right.annotate(f"{100 * value:.1f}", (epoch, 100 * value), **offset)
     figure.suptitle(f"{checkpoint.name}: learning curve", x=0.01, ha="left", fontsize=11)
@@ -95,6 +104,28 @@ def accuracies(scores: Mapping[str, float], chance: float | None = None) -> "Fig
         axis.axvline(100 * chance, color=GREY, linestyle=":", linewidth=1.2)
         place = {"xycoords": axis.get_xaxis_transform(), "ha": "center", "va": "bottom"}
         axis.annotate("guessing", (100 * chance, 1.0), color=GREY, fontsize=8, **place)
+    return figure
+
+
+def answer_scores(scores: Mapping[str, Mapping[str, float]]) -> "Figure":
+    """Draw exact match and F1 of models that answer questions, a pair of bars a model.
+
+    Args:
+        scores: model to its metrics, each with `exact_match` and `f1` (0 to 1).
+    """
+    figure, (axis,) = new_figure(height=1.2 + 0.55 * len(scores))
+    places = np.arange(len(scores))
+    for offset, metric, words, style in (
+        (-0.2, "exact_match", "exact match", {"color": PALE, "edgecolor": BLUE}),
+        (0.2, "f1", "F1", {"color": BLUE, "edgecolor": "white", "hatch": "//"}),
+    ):
+        values = [100 * found[metric] for found in scores.values()]
+        bars = axis.barh(places + offset, values, 0.38, label=words, **style)
+        axis.bar_label(bars, fmt="%.1f", padding=3)
+    axis.set_yticks(places, list(scores))
+    axis.invert_yaxis()
+    axis.set(xlabel="validation score (%)", ylabel="model", xlim=(0, 105))
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from helpers.errors import UserError
 
@@ -47,6 +48,57 @@ TIERS = {
 }
 
 
+@dataclass(frozen=True)
+class QuestionSizes:
+    """Sizes of the notebook on question answering: its rows are longer, so there are fewer.
+
+    Attributes:
+        train_examples: questions trained on, None for all.
+        validation_examples: questions measured on, None for all.
+        max_seq_length: tokens of a window.
+        doc_stride: tokens that neighbouring windows share.
+        epochs: of the plain fine-tune.
+        recipe_epochs: epochs a recipe is rescaled to.
+        batch_size: windows of one training step.
+        learning_rate: of the plain fine-tune; recipes bring their own.
+    """
+
+    train_examples: int | None
+    validation_examples: int | None
+    max_seq_length: int
+    doc_stride: int
+    epochs: float
+    recipe_epochs: float
+    batch_size: int
+    learning_rate: float
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The arguments of `load_question_answering` that depend on the size."""
+        return {
+            "max_train_samples": self.train_examples,
+            "max_eval_samples": self.validation_examples,
+            "max_seq_length": self.max_seq_length,
+            "doc_stride": self.doc_stride,
+        }
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The arguments of `fine_tune` that depend on the size."""
+        return {
+            "num_train_epochs": self.epochs,
+            "per_device_train_batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+        }
+
+
+QUESTIONS = {
+    "smoke": QuestionSizes(96, 60, 128, 32, 1, 2, 16, 3e-4),
+    "laptop": QuestionSizes(1400, 300, 192, 64, 2, 2, 16, 3e-4),
+    "full": QuestionSizes(None, None, 384, 128, 2, 4, 32, 1e-4),
+}
+
+
 def current() -> Tier:
     """Return the tier named by `TUTORIAL_TIER` (default: laptop).
 
@@ -57,3 +109,8 @@ def current() -> Tier:
     if name in TIERS:
         return TIERS[name]
     raise UserError(f"TUTORIAL_TIER is {name!r}; it must be one of {', '.join(TIERS)}.")
+
+
+def questions() -> QuestionSizes:
+    """Return the sizes of question answering at the current tier."""
+    return QUESTIONS[current().name]

@@ -118,3 +118,11 @@ def test_tiers_grow_and_prove_on_enough_rows() -> None:
     assert full.validation_examples is None
     assert all(tier.proof_examples >= 200 for tier in tiers.TIERS.values())
     assert smoke.validation_examples >= 200, "an export is proven on at least 200 rows"
+
+
+def test_questions_have_a_size_for_every_tier() -> None:
+    assert tiers.QUESTIONS.keys() == tiers.TIERS.keys()
+    smoke, laptop, full = tiers.QUESTIONS.values()
+    assert smoke.train_examples < laptop.train_examples
+    assert full.data["max_train_samples"] is None
+    assert all(sizes.doc_stride < sizes.max_seq_length / 2 for sizes in tiers.QUESTIONS.values())

@@ -4,6 +4,7 @@ The solutions are taken out of the notebooks' folded cells and run, so that text
 drift apart.
 """
 
+import math
 import re
 import zipfile
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_without_an_answer_nothing_is_computed() -> None:
         exercises.softened(None, nothing, 2.0),
         exercises.bits_per_weight(None, nothing, 0),
         exercises.seconds_saved(None, nothing, nothing, 1),
+        exercises.windows_needed(None, nothing, 1, 1),
     ]
     assert set(waiting) == {exercises.WAITING}
 
@@ -142,6 +144,16 @@ def test_06_seconds_saved() -> None:
     assert head(exercises.seconds_saved(1.06 * truth, 18.0, 3.0, calls)) == "Nearly"
     assert "milliseconds" in exercises.seconds_saved(1000 * truth, 18.0, 3.0, calls)
     assert "divided by 1000" in exercises.seconds_saved(18_000, 18.0, 3.0, calls)
+
+
+def test_08_windows(tiny_model: Path) -> None:
+    sparse = Checkpoint(tiny_model, {"max_seq_length": 64, "doc_stride": 16})
+    truth = solution("08", math=math, sparse=sparse)
+    assert truth == 1 + math.ceil((1000 - 41) / (41 - 16))
+    assert head(exercises.windows_needed(truth, sparse, 1000, 20)) == "Right"
+    side_by_side = math.ceil(1000 / 41)
+    assert "side by side" in exercises.windows_needed(side_by_side, sparse, 1000, 20)
+    assert "Round up" in exercises.windows_needed(truth - 1, sparse, 1000, 20)
 
 
 def test_zipped_size_is_that_of_a_zip(tmp_path: Path) -> None:

@@ -76,6 +76,13 @@ def test_learning_curve_of_a_run_too_short_to_log_a_loss() -> None:
     assert len(left.lines[0].get_xdata()) == 0
 
 
+def test_learning_curve_of_another_metric() -> None:
+    scores = [{"epoch": 1.0, "eval_loss": 1.0, "eval_accuracy": 0.1, "eval_f1": 0.62}]
+    _, right = drawn(plots.learning_curve(checkpoint(scores), metric="f1")).axes
+    assert texts(right) == {"62.0"}
+    assert right.get_ylabel() == "validation f1 (%)"
+
+
 def test_sparsity_map() -> None:
     names = ["attention.self.query", "output.dense"]
     rows = [(layer, name, 4, 4, 0.8) for layer in (0, 1) for name in names]
@@ -92,6 +99,16 @@ def test_accuracies(chance: float | None) -> None:
     (axis,) = drawn(plots.accuracies({"dense": 0.812, "prune80": 0.79}, chance=chance)).axes
     assert {"81.2", "79.0"} <= texts(axis)
     assert ("guessing" in texts(axis)) == (chance is not None)
+
+
+def test_answer_scores() -> None:
+    scores = {
+        "dense": {"f1": 0.71, "exact_match": 0.6},
+        "sparse": {"f1": 0.68, "exact_match": 0.55},
+    }
+    (axis,) = drawn(plots.answer_scores(scores)).axes
+    assert {"71.0", "60.0", "68.0", "55.0"} <= texts(axis)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["exact match", "F1"]
 
 
 def test_sizes() -> None:
