@@ -41,7 +41,7 @@ TIERS = {
     "smoke": Tier(
         "smoke", 160, 200, 1, 2, 1, 1.5e-4, 32, 16, benchmark_rounds=5, proof_examples=200
     ),
-    "laptop": Tier("laptop", 6000, 1000, 2, 2, 2, 1.5e-4, max_seq_length=80),
+    "laptop": Tier("laptop", 5500, 1000, 2, 2, 1.4, 1.5e-4),
     "full": Tier(
         "full", None, None, 2, 2, 1, 1e-4, 128, 64, benchmark_rounds=200, proof_examples=872
     ),
