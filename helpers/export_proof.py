@@ -175,9 +175,10 @@ def check_logits(
     size = float(gaps.mean() if quantized else gaps.max())
     limit = INT8_MEAN_TOLERANCE if quantized else FP32_LOGITS_TOLERANCE
     kind = "mean" if quantized else "largest"
+    rows = len(found[0]) if isinstance(found, tuple) else len(found)
     row = {
         "check": f"{engine} logits",
-        "expected": f"{kind} difference at most {limit} over {len(gaps)} rows",
+        "expected": f"{kind} difference at most {limit} over {rows} rows",
         "found": round(size, 6),
     }
     if size <= limit:

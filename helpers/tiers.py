@@ -94,7 +94,7 @@ class QuestionSizes:
 
 QUESTIONS = {
     "smoke": QuestionSizes(96, 60, 128, 32, 1, 2, 16, 3e-4),
-    "laptop": QuestionSizes(1400, 300, 192, 64, 2, 2, 16, 3e-4),
+    "laptop": QuestionSizes(900, 300, 192, 64, 2, 2, 16, 3e-4),
     "full": QuestionSizes(None, None, 384, 128, 2, 4, 32, 1e-4),
 }
 
