@@ -50,6 +50,8 @@ def one_writer(writing: AbstractContextManager[Path], folder: Path) -> Iterator[
         folder: where it writes, as the others know it.
     """
     state = PartialState()
+    # None of them may still look at what an earlier attempt has left.
+    state.wait_for_everyone()
     if state.is_main_process:
         with writing as made:
             state.wait_for_everyone()
