@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
             )
         environment.check_python()
         environment.check_packages()
+        check_size()
         return importlib.import_module(f"helpers.commands.{argv[0]}").main(argv[1:])
     except UserError as error:
         complain(f"error: {error}")
@@ -57,6 +58,13 @@ def main(argv: list[str]) -> int:
             "A run with --save_strategy goes on if the same command is given again."
         )
         return 130
+
+
+def check_size() -> None:
+    """Refuse a wrong TUTORIAL_TIER before anything is trained."""
+    from helpers import tiers  # not on top: older Pythons cannot read it
+
+    tiers.current()
 
 
 def complain(message: str) -> None:

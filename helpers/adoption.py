@@ -29,14 +29,16 @@ def adopt(name: str | Path, task: "Task") -> Checkpoint:
     from transformers import AutoConfig
 
     folder = fetch(models.resolve_model(name))
-    config = AutoConfig.from_pretrained(folder)
+    try:
+        config, state = AutoConfig.from_pretrained(folder), models.read_state(folder)
+    except Exception as error:  # json, safetensors, pickle and zip errors share no base class
+        raise models.unreachable(folder, "model", error) from error
     found = models.model_class(config, folder).__name__
     if found != f"BertFor{task.head}":
         raise UserError(
             f"{name} is a {found}; {task.name} needs a BertFor{task.head}. "
             "Give a model that was fine-tuned on this kind of task."
         )
-    state = models.read_state(folder)
     weights = next(f for f in ("model.safetensors", "pytorch_model.bin") if (folder / f).is_file())
     return Checkpoint(
         folder,

@@ -34,8 +34,15 @@ REPORTED_PACKAGES = (
 
 
 def runs_folder() -> Path:
-    """Return the folder that keeps checkpoints, exports and caches (`TUTORIAL_RUNS`)."""
-    return Path(os.environ.get("TUTORIAL_RUNS", REPOSITORY / "runs")).resolve()
+    """Return the folder that keeps checkpoints, exports and caches (`TUTORIAL_RUNS`).
+
+    Raises:
+        UserError: if that is a file.
+    """
+    folder = Path(os.environ.get("TUTORIAL_RUNS", REPOSITORY / "runs")).resolve()
+    if folder.is_file():
+        raise UserError(f"TUTORIAL_RUNS names a file, {folder}. Expected a folder.")
+    return folder
 
 
 def check_python() -> None:
@@ -60,7 +67,10 @@ def check_python() -> None:
 
 def locked_versions(lock: Path = REPOSITORY / "requirements.lock") -> dict[str, str]:
     """Read `name==version` lines of the lock file that hold on this platform; no build tags."""
-    from packaging.requirements import Requirement
+    try:
+        from packaging.requirements import Requirement
+    except ModuleNotFoundError as error:
+        raise UserError(f"The package packaging is absent. {right_packages()}") from error
 
     versions = {}
     for line in lock.read_text().splitlines():
@@ -92,8 +102,18 @@ def check_packages() -> None:
     found = "; ".join(f"{n} is {got}, not {want}" for n, (want, got) in list(different.items())[:3])
     raise UserError(
         f"Installed packages differ from requirements.lock: {found}. "
-        "Run `make setup` (or set TUTORIAL_ANY_VERSIONS=1 to try your luck)."
+        f"{right_packages()} (TUTORIAL_ANY_VERSIONS=1 lets you try your luck.)"
     )
+
+
+def right_packages() -> str:
+    """Say how this Python, or another one, comes to the locked packages."""
+    home = REPOSITORY / ".venv"
+    if not home.is_dir():
+        return "Run `make setup`."
+    if Path(sys.prefix).resolve() == home.resolve():
+        return "Delete .venv and run `make setup`."
+    return "Take .venv/bin/python, or the kernel sparse-transfer, which have the right ones."
 
 
 def package_version(name: str) -> str:

@@ -5,6 +5,7 @@ reader's own model or file, and says right, nearly or wrong, and why.
 """
 
 import math
+import numbers
 from pathlib import Path
 
 from helpers import sparsity
@@ -13,6 +14,15 @@ from helpers.recipes import Recipe
 from helpers.stops import Checkpoint, OnnxModel
 
 WAITING = "No answer yet: replace None by your number and run the cell again."
+
+
+def not_a_number(answer: object) -> str | None:
+    """Return what to say where there is no number yet; None where there is one."""
+    if answer is None:
+        return WAITING
+    if isinstance(answer, numbers.Real) and math.isfinite(answer):
+        return None
+    return f"Not yet: {answer!r} is no number. Give the number alone, such as 70."
 
 
 def verdict(answer: float, truth: float, *, nearly: float, why_wrong: str) -> str:
@@ -34,8 +44,8 @@ def verdict(answer: float, truth: float, *, nearly: float, why_wrong: str) -> st
 
 def prunable_share(answer: float | None, checkpoint: Checkpoint) -> str:
     """01: which share of all parameters lies in the encoder's matrices?"""
-    if answer is None:
-        return WAITING
+    if hint := not_a_number(answer):
+        return hint
     model = load_model(checkpoint)
     table = sparsity.layer_sparsity(model)
     encoder = table[table.layer >= 0]
@@ -51,8 +61,8 @@ def prunable_share(answer: float | None, checkpoint: Checkpoint) -> str:
 
 def first_sparsity(answer: float | None, recipe: Recipe) -> str:
     """02: how many zeros (percent) has each matrix half-way between pruning's start and end?"""
-    if answer is None:
-        return WAITING
+    if hint := not_a_number(answer):
+        return hint
     pruning = next(m for m in recipe.modifiers if m.prunes)
     middle = (pruning.start_epoch + pruning.end_epoch) / 2
     curve = recipe.schedule()
@@ -68,8 +78,8 @@ def first_sparsity(answer: float | None, recipe: Recipe) -> str:
 
 def int8_products(answer: float | None, checkpoint: Checkpoint) -> str:
     """03: how many matrix products of one forward pass are now int8?"""
-    if answer is None:
-        return WAITING
+    if hint := not_a_number(answer):
+        return hint
     modules = sparsity.quantized_modules(load_model(checkpoint))
     kinds = modules["kind"].value_counts()
     truth = int(kinds.get("Linear", 0) + kinds.get("MatMul", 0))
@@ -83,8 +93,8 @@ def int8_products(answer: float | None, checkpoint: Checkpoint) -> str:
 
 def softened(answer: float | None, logits: list[float], temperature: float) -> str:
     """04: which probability does the first class get at this temperature?"""
-    if answer is None:
-        return WAITING
+    if hint := not_a_number(answer):
+        return hint
     import numpy as np
 
     scaled = np.exp(np.array(logits) / temperature)
@@ -98,8 +108,8 @@ def softened(answer: float | None, logits: list[float], temperature: float) -> s
 
 def bits_per_weight(answer: float | None, model: OnnxModel, zipped_bytes: int) -> str:
     """05: how many bits does one stored value take, on average, in the zipped file?"""
-    if answer is None:
-        return WAITING
+    if hint := not_a_number(answer):
+        return hint
     import onnx
 
     tensors = onnx.load(str(model.file)).graph.initializer
@@ -111,8 +121,8 @@ def bits_per_weight(answer: float | None, model: OnnxModel, zipped_bytes: int) -
 
 def seconds_saved(answer: float | None, dense_ms: float, sparse_ms: float, calls: int) -> str:
     """06: how many seconds of waiting are saved over so many calls?"""
-    if answer is None:
-        return WAITING
+    if hint := not_a_number(answer):
+        return hint
     truth = (dense_ms - sparse_ms) * calls / 1000
     slip = "(dense - sparse) milliseconds a call, times calls, divided by 1000."
     if abs(answer - truth * 1000) < abs(truth * 20):
@@ -124,8 +134,8 @@ def windows_needed(
     answer: float | None, checkpoint: Checkpoint, context_tokens: int, question_tokens: int
 ) -> str:
     """08: how many windows does a context of so many tokens become?"""
-    if answer is None:
-        return WAITING
+    if hint := not_a_number(answer):
+        return hint
     from helpers.question_views import count_windows
 
     truth, apart = (

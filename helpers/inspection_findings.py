@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from helpers.recipes import Recipe
     from helpers.stops import Checkpoint, OnnxModel
 
-# How recipes ask for zeros in blocks of four.
-BLOCK_MASKS = ("[1,4]", "block4")
-
 
 def seal(folder: Path, note: str, stop: "type[Checkpoint | OnnxModel]") -> list[str]:
     """Hold a finished stop to the hashes in its note; other folders have none."""
@@ -87,7 +84,7 @@ def promise(recipe: "Recipe", table: pd.DataFrame) -> list[str]:
                 f"{len(rows)} matrices have fewer (first: {short[0]}, {share:.1%})."
             )
         torn = list(rows.weight[rows.blocks < rows.zeros - sparsity.TOLERANCE])
-        if torn and target.mask_type.replace(" ", "") in BLOCK_MASKS:
+        if torn and target.in_blocks:
             found.append(
                 f"recipe.yaml promises zeros in blocks of four, {len(torn)} of {len(rows)} "
                 f"matrices have others (first: {torn[0]})."

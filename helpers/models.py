@@ -101,7 +101,7 @@ def load_tokenizer(source: str | Path) -> "PreTrainedTokenizerBase":
 
     try:
         return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library raises a plain Exception
         raise unreachable(source, "tokenizer", error) from error
 
 

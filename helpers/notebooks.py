@@ -92,9 +92,8 @@ def lightened(notebook: NotebookNode, minutes: float, tier: str) -> NotebookNode
         if cell.cell_type == "code":
             cell.outputs = list(light_outputs(cell.outputs))
     cpu = environment.machine()
-    words = (
-        f"**Minutes:** {minutes:.1f}, measured on {cpu['cpu']}, {cpu['cores']} cores ({tier} size)"
-    )
+    where = f"{cpu['cpu']}, {cpu['cores']} cores ({tier} size)"
+    words = f"**Minutes:** {max(minutes, 0.1):.1f}, measured on {where}"
     first = notebook.cells[0]
     first.source = MINUTES.sub(words, first.source)
     return notebook

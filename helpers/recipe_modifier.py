@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+# How SparseML's recipes ask for blocks of four, without blanks.
+BLOCK_MASKS = ("[1,4]", "block4")
+
 
 class PruningTarget(NamedTuple):
     """What a recipe promises for the matrices of one pattern."""
@@ -11,6 +14,11 @@ class PruningTarget(NamedTuple):
     mask_type: str
     #: False where only all matrices together reach `final_sparsity`.
     per_matrix: bool
+
+    @property
+    def in_blocks(self) -> bool:
+        """True if zeros come in blocks of four along the input side."""
+        return self.mask_type.replace(" ", "") in BLOCK_MASKS
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ def find_recipe(name_or_path: str | Path) -> Path:
             f"({', '.join(names())}) or download recipe.md of the same model from "
             "https://huggingface.co/neuralmagic and give its path."
         )
+    if "\n" in wanted:
+        raise UserError("The recipe's text is given. Expected the name or the path of a recipe.")
     choices = [Path(wanted), RECIPES / wanted, RECIPES / f"{wanted}.md"]
     found = next((file for file in choices if file.is_file()), None)
     if found is None:
@@ -52,7 +54,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
             f"No recipe {wanted}. Expected a name from recipes/ or a path. Near: {', '.join(near)}."
         )
     if found.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{wanted} is no recipe. Expected a file that ends in {SUFFIXES}.")
+        raise UserError(f"{wanted} is no recipe. Expected a {', '.join(SUFFIXES)} file.")
     return found
 
 

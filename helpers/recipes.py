@@ -99,9 +99,8 @@ class Recipe:
             final, mask = modifier.params["final_sparsity"], modifier.params.get("mask_type")
             levels = final if isinstance(final, dict) else {final: modifier.patterns()}
             for level, patterns in levels.items():
-                target = PruningTarget(
-                    float(level), str(mask or "unstructured"), modifier.name not in _GLOBAL
-                )
+                shared = modifier.name in _GLOBAL or bool(modifier.params.get("global_sparsity"))
+                target = PruningTarget(float(level), str(mask or "unstructured"), not shared)
                 targets |= dict.fromkeys(patterns, target)
         return targets
 

@@ -22,6 +22,12 @@ UNMEASURED = "Not measured yet."
 KEPT = ("metrics", "minutes", "steps", "rows", "recipe", "peak_memory_gb", "request", "finished")
 
 
+def stored(task_name: str) -> dict[str, Checkpoint]:
+    """Open the stops of a task at the current size."""
+    folder = environment.runs_folder() / task_name / tiers.current().name
+    return {f.parent.name: Checkpoint.load(f.parent) for f in sorted(folder.glob("*/run.json"))}
+
+
 def collect(task_name: str) -> dict[str, Any]:
     """Gather the stops, proofs and timings of a task at the current size.
 
@@ -29,7 +35,7 @@ def collect(task_name: str) -> dict[str, Any]:
         UserError: if nothing of it was run yet.
     """
     folder = environment.runs_folder() / task_name / tiers.current().name
-    stops = {f.parent.name: Checkpoint.load(f.parent) for f in sorted(folder.glob("*/run.json"))}
+    stops = stored(task_name)
     if not stops:
         raise UserError(f"Nothing was run for {task_name} at {tiers.current().name} size yet.")
     proofs = {f.parent.name: OnnxModel.load(f.parent) for f in folder.glob("*/proof.json")}
@@ -101,7 +107,8 @@ def speed_table(found: dict[str, Any]) -> str:
         if (r["model"], r["engine"], r["error"]) == ("dense", "onnxruntime", None)
     }
     lines = [
-        "| model | engine | batch | median ms | 10 % to 90 % | times dense on ONNX Runtime |",
+        "| model | engine | batch | median ms | 10 % to 90 % | times as fast as dense, "
+        "ONNX Runtime |",
         "|---|---|---|---|---|---|",
     ]
     for r in rows:

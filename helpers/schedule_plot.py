@@ -28,6 +28,9 @@ def schedule(recipe: "Recipe") -> "Figure":
     pyplot.close(figure)
     draw_zeros(zeros, recipe, curves)
     zeros.set(ylabel="zeros (%)", ylim=(0, 104), yticks=(0, 25, 50, 75, 100))
+    if curves.learning_rate.isna().all():
+        text = "not in the recipe: the Trainer's own schedule"
+        rate.text(0.5, 0.5, text, transform=rate.transAxes, ha="center", va="center")
     rate.plot(curves.epoch, curves.learning_rate, color=_ORANGE, linestyle="--")
     rate.set(ylabel="learning rate", ylim=(0, None))
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
@@ -53,7 +56,8 @@ def draw_zeros(axis: "Axes", recipe: "Recipe", curves: "pd.DataFrame") -> None:
         return
     axis.plot(curves.epoch, 100 * curves.sparsity, color=_BLUE)
     axis.fill_between(curves.epoch, 100 * curves.sparsity, color=_BLUE, alpha=0.15)
-    text = f"{100 * max(targets):g} % of every matrix"
+    each = all(target.per_matrix for target in recipe.pruning_targets().values())
+    text = f"{100 * max(targets):g} % of {'every matrix' if each else 'all matrices together'}"
     axis.text(0.45 * recipe.num_epochs, 40, text, ha="center", va="center", color=_BLUE)
 
 

@@ -53,6 +53,13 @@ def parameter_sparsity(model: "nn.Module", names: list[str]) -> dict[str, float]
     return {name: zeros(found[name].detach().cpu().numpy()) for name in names}
 
 
+def total_sparsity(model: "nn.Module", names: list[str]) -> float:
+    """Return the share of exact zeros (0 to 1) in the named parameters together."""
+    found = {key.replace(".module.", "."): value for key, value in model.named_parameters()}
+    left = sum(int(found[name].count_nonzero()) for name in names)
+    return 1.0 - left / sum(found[name].numel() for name in names)
+
+
 def sparse_parameters(model: "nn.Module") -> dict[str, float]:
     """Return the weight matrices that are sparse already, with their sparsity (0 to 1).
 
@@ -93,6 +100,23 @@ def check_sparsity(found: dict[str, float], promised: dict[str, float]) -> None:
         f"{found[worst]:.1%}",
         "The recipe did not do what it says: look at its schedule and its patterns.",
     )
+
+
+def check_blocks(model: "nn.Module", names: list[str]) -> None:
+    """Hold matrices that were pruned in blocks of four to having whole blocks of zeros.
+
+    Raises:
+        ProofError: naming the first matrix that has not.
+    """
+    found = {key.replace(".module.", "."): value for key, value in model.named_parameters()}
+    for name in names:
+        if not whole_blocks(found[name].detach().cpu().numpy()):
+            raise ProofError(
+                "blocks",
+                f"zeros in {name} in whole blocks of four",
+                "single ones",
+                "Something wrote into the blocks after they were pruned.",
+            )
 
 
 def check_zeros_kept(before: dict[str, float], after: dict[str, float]) -> None:

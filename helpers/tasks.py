@@ -91,6 +91,10 @@ class Task:
         texts = {name: picked[name] for name in self.texts if name in picked.column_names}
         return pd.DataFrame({**texts, "label": [self.in_words(row) for row in picked["label"]]})
 
+    def decided(self, outputs: Any) -> np.ndarray:  # noqa: ANN401 - each kind has its own
+        """Return what `outputs` answer, [rows, ...]: all that the metrics look at."""
+        return outputs.argmax(-1)
+
     def in_words(self, label: Any) -> Any:  # noqa: ANN401 - each kind has its own
         """Return one row's label as a person reads it."""
         return self.labels[label]

@@ -32,6 +32,10 @@ class Regression(Task):
         """What the model's config must say: one output, trained by squared error."""
         return {**super().config, "problem_type": REGRESSION}
 
+    def decided(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the scores themselves: any other number is another answer."""
+        return outputs
+
     def in_words(self, label: float) -> float:
         """Return a score as it is."""
         return label
@@ -87,6 +91,10 @@ class MultiLabel(Task):
     def config(self) -> dict[str, Any]:
         """What the model's config must say: a yes or no for each label."""
         return {**super().config, "problem_type": MULTI_LABEL}
+
+    def decided(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the yes or no to each label, bool [rows, classes]."""
+        return outputs > 0
 
     def in_words(self, label: list[int]) -> str:
         """Return the names of a row's labels."""

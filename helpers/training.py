@@ -27,7 +27,7 @@ from helpers.requests import (
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
-from helpers.training_proof import check_quantized, check_reload, promises
+from helpers.training_proof import check_pruned, check_quantized, check_reload, promises
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -128,7 +128,7 @@ def train_into(
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else False)
     minutes = trainer.clock.seconds / 60
     metrics = measure(trainer, task, folder)
-    sparsity.check_sparsity(sparsity.parameter_sparsity(network, list(promised)), promised)
+    check_pruned(promised, network)
     left = structure.parameter_names(network)
     after = sparsity.parameter_sparsity(network, [name for name in before if name in left])
     sparsity.check_zeros_kept({name: before[name] for name in after}, after)
@@ -183,7 +183,7 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
     """
     check_answers(checkpoint, task, "Give the data it was trained for.")
     folder = Path(args.output_dir).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    stops.make_folder(folder)
     tokenizer = models.load_tokenizer(checkpoint.folder)
     network = models.load_model(checkpoint)
     rows = task.shortened(1, None)

@@ -3,32 +3,48 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers import models
+from helpers import models, sparsity
 from helpers.errors import ProofError
 from helpers.stops import Checkpoint
 
 if TYPE_CHECKING:
     import torch
 
+    from helpers.recipe_modifier import PruningTarget
     from helpers.recipes import Recipe
 
 # Two forward passes of the same weights on one machine differ by rounding only.
 LOGITS_TOLERANCE = 1e-4
 
 
-def promises(recipe: "Recipe | None", network: "torch.nn.Module") -> dict[str, float]:
-    """Return parameter name to promised final sparsity; refuses a recipe that does not fit."""
+def promises(
+    recipe: "Recipe | None", network: "torch.nn.Module"
+) -> "dict[PruningTarget, list[str]]":
+    """Return what is promised, and for which matrices; refuses a recipe that does not fit."""
     if recipe is None:
         return {}
     from helpers.recipes import check_against
 
     matched = check_against(recipe, network)
-    promised = {}
+    promised: dict[PruningTarget, list[str]] = {}
     for pattern, target in recipe.pruning_targets().items():
-        if not target.per_matrix:
-            continue  # A global recipe promises a share of all matrices together, not of each.
-        promised |= dict.fromkeys(matched[pattern], target.final_sparsity)
+        promised.setdefault(target, []).extend(matched[pattern])
     return promised
+
+
+def check_pruned(promised: "dict[PruningTarget, list[str]]", network: "torch.nn.Module") -> None:
+    """Hold the zeros to the recipe: in each matrix or in all together, and in whole blocks.
+
+    Raises:
+        ProofError: naming the first promise that was not kept.
+    """
+    for target, names in promised.items():
+        found = sparsity.parameter_sparsity(network, names)
+        if not target.per_matrix:
+            found = {"all matrices together": sparsity.total_sparsity(network, names)}
+        sparsity.check_sparsity(found, dict.fromkeys(found, target.final_sparsity))
+        if target.in_blocks:
+            sparsity.check_blocks(network, names)
 
 
 def check_quantized(recipe: "Recipe | None", modules: int) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,9 @@ import pytest
 
 from helpers import environment
 from helpers.__main__ import COMMANDS, main
+from helpers.commands import parse
 from helpers.environment import REPOSITORY
+from helpers.errors import UserError
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
 
@@ -282,6 +285,27 @@ def test_a_file_of_flags_means_what_the_flags_mean(
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     request = Checkpoint.load(report["output_dir"]).run["request"]
     assert (request["max_steps"], request["learning_rate"]) == (2, 8e-5), "our default holds"
+
+
+@dataclass
+class Few:
+    """Flags of every kind a file can hold."""
+
+    rate: float = 1.0
+    rows: int = 1
+    quick: bool = False
+    names: list[str] = field(default_factory=list)
+
+
+def test_a_file_is_read_like_typed_flags(tmp_path: Path) -> None:
+    file = tmp_path / "flags.yaml"
+    file.write_text("rate: 5e-5\nrows: 2\nquick: true\nnames: [a, b]\n")
+    assert parse("x", (Few,), [str(file)]) == (Few(5e-5, 2, True, ["a", "b"]),)
+    file.write_text("rows: two\n")
+    with pytest.raises(UserError, match="rows: invalid int value"):
+        parse("x", (Few,), [str(file)])
+    with pytest.raises(UserError, match="--ro"):
+        parse("x", (Few,), ["--ro", "3"])
 
 
 def test_checkpoints_along_the_way_do_not_spoil_a_run(flags: list[str], tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def test_without_an_answer_nothing_is_computed() -> None:
         exercises.windows_needed(None, nothing, 1, 1),
     ]
     assert set(waiting) == {exercises.WAITING}
+    nothing_to_count: Any = "70 %"
+    assert "'70 %' is no number" in exercises.first_sparsity(nothing_to_count, nothing)
 
 
 def test_01_share_of_the_encoder(dense: Checkpoint) -> None:

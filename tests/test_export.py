@@ -199,6 +199,9 @@ def test_an_export_never_replaces_its_own_checkpoint(dense: Checkpoint, tiny_tas
 
 
 def test_only_int8_over_few_rows_may_differ_by_more() -> None:
-    assert export_proof.metric_tolerance(100, quantized=False) == export_proof.METRIC_TOLERANCE
-    assert export_proof.metric_tolerance(100, quantized=True) == 0.1
-    assert export_proof.metric_tolerance(10_000, quantized=True) == export_proof.METRIC_TOLERANCE
+    answers, others = np.zeros(400), np.zeros(400)
+    assert export_proof.metric_tolerance(answers, others) == export_proof.METRIC_TOLERANCE
+    others[:16] = 1
+    assert export_proof.metric_tolerance(answers, others) == pytest.approx(3 * 4 / 400)
+    others[:200] = 1
+    assert export_proof.metric_tolerance(answers, others) == 0.05, "never more than that"

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 from helpers import adoption, models, requests
 from helpers.__main__ import main
-from helpers.commands import running
+from helpers.commands import given, running
 from helpers.errors import UserError
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
@@ -50,12 +50,65 @@ def test_evaluation_alone_trains_nothing(
 ) -> None:
     before = {file: file.stat().st_mtime_ns for file in dense.folder.iterdir()}
     out = tmp_path / "measured"
-    flags = ["--model_name_or_path", dense.folder, "--output_dir", out, "--do_eval", "--json"]
+    flags = ["--model_name_or_path", dense.folder, "--output_dir", out, "--do_eval=True", "--json"]
     assert run(*data, *flags) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["metrics"] == pytest.approx(dense.metrics)
     assert json.loads((out / "eval_results.json").read_text()) == found["metrics"]
     assert before == {file: file.stat().st_mtime_ns for file in dense.folder.iterdir()}
+
+
+def test_only_what_was_given_counts_as_given(tmp_path: Path) -> None:
+    assert given(["--do_eval=False", "--seed", "1"], "do_eval") == {"do_eval": "False"}
+    assert given(["--do_eval", "--seed", "1"], "do_eval", "seed", "x") == {
+        "do_eval": "true",
+        "seed": "1",
+    }
+    (tmp_path / "flags.yaml").write_text("do_eval: false\nseed: 3\n")
+    found = given([str(tmp_path / "flags.yaml")], "do_eval", "num_train_epochs")
+    assert found == {"do_eval": "false"}
+
+
+def test_a_finished_run_is_taken_up_by_the_same_flags(
+    dense: Checkpoint, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--model_name_or_path", dense.folder, "--output_dir", tmp_path / "o"]
+    assert run(*data, *flags, "--max_steps", "1") == 0
+    written = (tmp_path / "o" / "run.json").stat().st_mtime_ns
+    onnx = ["--onnx_export_path", tmp_path / "onnx"]
+    assert run(*data, *flags, "--max_steps", "1", *onnx) == 0, "the export alone was missing"
+    assert "nothing to train" in capsys.readouterr().out
+    assert (tmp_path / "onnx" / "proof.json").is_file()
+    assert run(*data, *flags, "--max_steps", "2") == 2
+    assert "already holds something" in capsys.readouterr().err
+    assert (tmp_path / "o" / "run.json").stat().st_mtime_ns == written
+
+
+def test_own_files_give_the_task_its_name(
+    dense: Checkpoint, data: list[str], tmp_path: Path
+) -> None:
+    flags = ["--model_name_or_path", dense.folder, "--output_dir", tmp_path / "o"]
+    assert run(*data, *flags, "--max_steps", "1") == 0
+    assert Checkpoint.load(tmp_path / "o").run["task"] == "train"
+
+
+def test_a_wrong_size_is_refused_before_anything_is_trained(
+    data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("TUTORIAL_TIER", "bogus")
+    assert run(*data, "--output_dir", tmp_path / "o") == 2
+    assert "TUTORIAL_TIER is 'bogus'" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_damaged_foreign_model_is_refused_in_words(
+    file: str, foreign: Path, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (foreign / file).write_bytes((foreign / file).read_bytes()[:100])
+    flags = ["--model_name_or_path", foreign, "--output_dir", tmp_path / "o", "--do_eval"]
+    assert run(*data, *flags) == 2
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_a_finished_checkpoint_is_exported_without_training(
@@ -186,6 +239,8 @@ def test_the_cache_is_named_before_the_hub_is_imported(
     ("flags", "message"),
     [
         (["--do_predict"], "--do_predict has no test file"),
+        (["--per_device_train_batch_size", "0"], "Expected 1 or more"),
+        (["--seed=-1"], "Expected 0 or more"),
         (["--resume_from_checkpoint", "x", "--overwrite_output_dir"], "Leave one of them away"),
         (["--resume_from_checkpoint", "x"], "holds no such checkpoint"),
         (

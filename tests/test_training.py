@@ -11,8 +11,10 @@ import torch
 import helpers
 from helpers import models, requests, sparsity, trainer
 from helpers.errors import ProofError, UserError
+from helpers.recipe_modifier import PruningTarget
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
+from helpers.training_proof import check_pruned
 
 QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "disable_tqdm": True}
 
@@ -107,6 +109,30 @@ def test_a_mask_that_is_lost_is_noticed(
     recipe = helpers.load_recipe("minilm-6layers_prune80", num_epochs=1)
     with pytest.raises(ProofError, match=r"sparsity: expected 80.0% zeros in .*layer\.1.*key"):
         helpers.fine_tune(tiny_task, dense, tmp_path / "out", recipe=recipe, **QUICK)
+
+
+def test_shared_promises_and_blocks_are_counted(tiny_model: Path, tiny_task: Task) -> None:
+    network = models.new_model(tiny_model, tiny_task)
+    query, key = (
+        getattr(network.bert.encoder.layer[0].attention.self, n) for n in ("query", "key")
+    )
+    names = [f"bert.encoder.layer.0.attention.self.{name}.weight" for name in ("query", "key")]
+    with torch.no_grad():
+        query.weight[:] = 0
+    together, blocks = (
+        PruningTarget(0.5, "unstructured", False),
+        PruningTarget(0.5, "[1, 4]", False),
+    )
+    check_pruned({together: names}, network)
+    check_pruned({blocks: names}, network)
+    with pytest.raises(ProofError, match="zeros in all matrices together"):
+        check_pruned({together._replace(final_sparsity=0.8): names}, network)
+    with pytest.raises(ProofError, match="query"):
+        check_pruned({together._replace(per_matrix=True): names}, network)
+    with torch.no_grad():
+        key.weight[0, 0] = 0
+    with pytest.raises(ProofError, match="whole blocks of four"):
+        check_pruned({blocks: names}, network)
 
 
 def test_zeros_that_come_back_to_life_are_noticed(

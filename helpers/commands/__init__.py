@@ -1,5 +1,6 @@
 """The commands, one module each, and what they share: parsing and the JSON last line."""
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,17 +21,47 @@ def parse(command: str, types: Sequence[type], argv: list[str], **defaults: Any)
     """
     from transformers import HfArgumentParser
 
-    parser = HfArgumentParser(tuple(types), prog=f"python -m helpers {command}")
+    name = f"python -m helpers {command}"
+    parser = HfArgumentParser(tuple(types), prog=name, allow_abbrev=False)
     parser.set_defaults(**defaults)
     # argparse prints all flags it knows and ends the process; one line is enough.
     parser.error = refuse
     try:
-        if len(argv) == 1 and Path(argv[0]).suffix in FLAG_FILES:
-            return parser.parse_dict({**defaults, **read_flags(Path(argv[0]))})
-        return parser.parse_args_into_dataclasses(argv)
+        return parser.parse_args_into_dataclasses(typed_out(argv))
     except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"{reason}. See `python -m helpers {command} --help`.") from error
+        raise UserError(f"{reason}. See `{name} --help`.") from error
+
+
+def typed_out(argv: list[str]) -> list[str]:
+    """Return the flags, those of a .json/.yaml file as if they had been typed.
+
+    So their values are read like any others: YAML takes `5e-5` for a word.
+    """
+    if len(argv) != 1 or Path(argv[0]).suffix not in FLAG_FILES:
+        return argv
+    typed = []
+    for name, value in read_flags(Path(argv[0])).items():
+        if isinstance(value, list):
+            typed += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            text = json.dumps(value) if isinstance(value, dict | bool) else value
+            typed.append(f"--{name}={text}")
+    return typed
+
+
+def given(argv: list[str], *names: str) -> dict[str, str]:
+    """Return those of some flags that were given, as text; a flag without a value says "true"."""
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    parser.error = refuse
+    for name in names:
+        parser.add_argument(f"--{name}", nargs="?", const="true")
+    try:
+        return vars(parser.parse_known_args(typed_out(argv))[0])
+    except (ValueError, OSError, yaml.YAMLError):
+        return {}  # `parse` will say what is wrong with the file.
 
 
 def with_first(argv: list[str], flag: str, flag_files: tuple[str, ...] = (".json",)) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from helpers import tiers
 from helpers.errors import UserError
@@ -40,6 +41,11 @@ class DataArguments:
         """Return the task these flags name, whole unless `max_*_samples` say otherwise."""
         raise NotImplementedError
 
+    def title(self, embedded: str) -> str:
+        """Return the data's name: as given, else its file's, else that of the embedded set."""
+        file = self.train_file or self.validation_file
+        return self.dataset_name or (Path(file.split(",")[0]).stem if file else embedded)
+
     def tier(self) -> tiers.Tier:
         """Return the sizes these flags ask for.
 
@@ -64,7 +70,7 @@ class DataArguments:
 class TextArguments(DataArguments):
     """Which texts, or pairs of texts, with which labels."""
 
-    task_name: str = flag("docs-library", "as --dataset_name: 'docs-library', 'sst2', 'mrpc', ...")
+    task_name: str | None = flag(None, "as --dataset_name: 'docs-library' (embedded), 'sst2', ...")
     text_column: str | None = flag(None, "column of the texts, if it has no usual name")
     text_pair_column: str | None = flag(None, "column of the second texts, if there are pairs")
     label_column: str | None = flag(None, "column of the labels, if it has no usual name")
@@ -77,7 +83,7 @@ class TextArguments(DataArguments):
     def load(self) -> Task:
         """Return the task these flags name."""
         return load_task(
-            self.dataset_name or self.task_name,
+            self.task_name or self.title("docs-library"),
             train_file=self.train_file,
             validation_file=self.validation_file,
             text_column=self.text_column,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from helpers.commands import FLAG_FILES, parse, print_json, with_first
+from helpers.commands import FLAG_FILES, given, parse, print_json, with_first
 from helpers.commands.arguments import DataArguments, JsonArgument, TextArguments, flag
-from helpers.commands.running import NO_MASKED_EXPORT, given
+from helpers.commands.running import NO_MASKED_EXPORT
 from helpers.errors import UserError
 from helpers.stops import Checkpoint, refuse_occupied
 
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     from helpers.export import export_onnx
 
     argv = with_first(argv, "--model_name_or_path", FLAG_FILES)
-    run = recorded(given(argv).get("model_name_or_path"))
+    run = recorded(given(argv, "model_name_or_path").get("model_name_or_path"))
     data_type = data_arguments(run.get("kind"))
     known = {"dataset_name": run.get("task")}
     known |= {f.name: run[f.name] for f in fields(data_type) if f.name in run}

@@ -47,6 +47,6 @@ def totals(figures: dict[str, float | None]) -> list[str]:
         f"parameters         {figures['parameters']:,}",
         f"zeros in encoder   {'no encoder found' if zeros is None else f'{zeros:.1%}'}",
         f"int8 products      {figures['int8_products']}",
-        f"size of file       {figures['file_bytes'] / 2**20:.2f} MB",
-        f"compressed by zip  {figures['zipped_bytes'] / 2**20:.2f} MB",
+        f"size of file       {figures['file_bytes'] / 1e6:.2f} MB",
+        f"compressed by zip  {figures['zipped_bytes'] / 1e6:.2f} MB",
     ]

@@ -19,7 +19,7 @@ class MaskedArguments(DataArguments):
     def load(self) -> MaskedLanguageModel:
         """Return the task these flags name."""
         return load_masked_language(
-            self.dataset_name or "docs-library",
+            self.title("docs-library"),
             train_file=self.train_file,
             validation_file=self.validation_file,
             text_column=self.text_column,

@@ -20,7 +20,7 @@ class TokenArguments(DataArguments):
     def load(self) -> TokenClassification:
         """Return the task these flags name."""
         return load_token_classification(
-            self.dataset_name or "conll2003",
+            self.title("conll2003"),
             train_file=self.train_file,
             validation_file=self.validation_file,
             token_column=self.text_column_name,

@@ -22,7 +22,7 @@ class QuestionArguments(DataArguments):
     def load(self) -> QuestionAnswering:
         """Return the task these flags name; `--train_file` takes several files with commas."""
         return load_question_answering(
-            self.dataset_name or "docs-qa",
+            self.title("docs-qa"),
             train_files=self.train_file.split(",") if self.train_file else None,
             validation_file=self.validation_file,
             max_seq_length=self.max_seq_length,

@@ -1,13 +1,10 @@
 """What `run_glue`, `run_qa`, `run_ner` and `run_mlm` have in common: everything but the data."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
-from helpers.commands import parse, print_json, read_flags
+from helpers.commands import given, parse, print_json
 from helpers.commands.arguments import (
     DataArguments,
     JsonArgument,
@@ -23,6 +20,14 @@ if TYPE_CHECKING:
     from helpers.recipes import Recipe
     from helpers.tasks import Task
 
+LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 0,
+    "num_train_epochs": 0,
+    "seed": 0,
+}
 NO_MASKED_EXPORT = (
     "run_mlm exports nothing: what guesses words is a start for other tasks. "
     "Fine-tune it with run_glue, run_qa or run_ner, and export that."
@@ -58,9 +63,10 @@ def work(
     if command == "run_mlm" and model.onnx_export_path:
         raise UserError(NO_MASKED_EXPORT)
     # Not args.do_eval: an evaluation after each epoch sets it, too.
-    trains = args.do_train or "do_eval" not in given(argv)
+    asked = given(argv, "do_eval", "num_train_epochs")
+    trains = args.do_train or asked.get("do_eval", "false").lower() not in ("true", "1", "yes")
     check_folders(args, model.onnx_export_path, trains)
-    recipe = read_recipe(args) if trains else None
+    recipe = read_recipe(args, "num_train_epochs" in asked) if trains else None
     # What is read from the hub or made from docstrings is kept; the others find it there.
     with args.main_process_first():
         task = data.load()
@@ -109,18 +115,9 @@ def export(done: Checkpoint, task: "Task", folder: str, overwrite: bool) -> dict
     return {"onnx": str(made.file), "checks": made.proof["checks"]}
 
 
-def given(argv: list[str]) -> dict[str, Any]:
-    """Return the flags as they were given, before Transformers' own defaults are added."""
-    if len(argv) == 1 and Path(argv[0]).is_file():
-        with suppress(ValueError, OSError, yaml.YAMLError, UserError):  # `parse` will name it
-            return read_flags(Path(argv[0]))
-    following = zip(argv, [*argv[1:], ""], strict=False)
-    return {flag[2:]: value for flag, value in following if flag.startswith("--")}
-
-
 def use_cache(argv: list[str]) -> None:
     """Point the hub's client to `--cache_dir`; it reads its place when it is imported."""
-    if place := given(argv).get("cache_dir"):
+    if place := given(argv, "cache_dir").get("cache_dir"):
         os.environ["HF_HUB_CACHE"] = os.environ["HF_DATASETS_CACHE"] = str(place)
 
 
@@ -138,11 +135,14 @@ def without_fp16(argv: list[str]) -> list[str]:
 
 
 def check_flags(args: "TrainingArguments") -> None:
-    """Refuse flags of Transformers that would go wrong in silence here.
+    """Refuse flags of Transformers that would go wrong here, in silence or in a traceback.
 
     Raises:
         UserError: naming the flag, and what to do instead.
     """
+    for name, least in LEAST.items():
+        if getattr(args, name) < least:
+            raise UserError(f"--{name} is {getattr(args, name)}. Expected {least} or more.")
     if args.do_predict:
         raise UserError(
             "--do_predict has no test file here. Give it as --validation_file, with --do_eval."
@@ -161,7 +161,8 @@ def check_flags(args: "TrainingArguments") -> None:
 
 def check_folders(args: "TrainingArguments", onnx_export_path: str | None, trains: bool) -> None:
     """Refuse folders that cannot be written now, rather than after the training."""
-    if trains:
+    # A finished run of exactly these flags is taken up as it is; `fine_tune` looks at it.
+    if trains and not (Path(args.output_dir) / "run.json").is_file():
         refuse_occupied(Path(args.output_dir), args.overwrite_output_dir)
     if onnx_export_path is None:
         return
@@ -172,16 +173,15 @@ def check_folders(args: "TrainingArguments", onnx_export_path: str | None, train
         )
 
 
-def read_recipe(args: "TrainingArguments") -> "Recipe | None":
-    """Load the recipe, and say so where it overrules a flag."""
+def read_recipe(args: "TrainingArguments", length_given: bool) -> "Recipe | None":
+    """Load the recipe, and say so where it overrules the length that was given."""
     from helpers.recipes import load_recipe
-    from helpers.training import DEFAULTS
 
     if not args.recipe:
         return None
     recipe = load_recipe(args.recipe, **recipe_variables(args.recipe_args))
     asked = args.num_train_epochs
-    if asked not in (DEFAULTS["num_train_epochs"], recipe.num_epochs):
+    if length_given and asked != recipe.num_epochs:
         print(
             f"{recipe.name} sets the length: {recipe.num_epochs} epochs, not {asked}. "
             f"To rescale its whole schedule pass --recipe_args num_epochs={asked}."

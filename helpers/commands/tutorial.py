@@ -14,7 +14,6 @@ class TutorialArguments:
     notebooks: list[str] = field(
         default_factory=list, metadata={"help": "such as 01 02; all if none is named"}
     )
-    task_name: str = flag("docs-library", "task whose results the table shows")
     store: bool = flag(False, "store the outputs in notebooks/ instead of runs/notebooks/")
 
 
@@ -41,7 +40,10 @@ def main(argv: list[str]) -> int:
     total = (time.monotonic() - began) / 60
     print("\n".join(f"{name:28} {value:5.1f} min" for name, value in minutes.items()))
     print(f"{'together':28} {total:5.1f} min ({tier} size)\n")
-    found = results.collect(asked.task_name)
+    if not results.stored(results.EMBEDDED):
+        print_json(output.json, {"minutes": minutes})
+        return 0
+    found = results.collect(results.EMBEDDED)
     if asked.store and not asked.notebooks:
         results.store(found, "make notebooks")
         results.write_readme()
