@@ -28,7 +28,8 @@ class Step:
         start: the stop, or the plain model, it is trained from.
         recipe: name of the recipe; None for a plain fine-tune.
         teacher: the stop whose answers it learns from.
-        only_quantizes: it needs few epochs, since it prunes nothing.
+        hardness: weight of the teacher against the labels; 1.0 if None.
+        epochs: which of the tier's lengths it has.
         notebook: where a reader meets it.
     """
 
@@ -36,18 +37,28 @@ class Step:
     notebook: str
     recipe: str | None = None
     teacher: str | None = None
-    only_quantizes: bool = False
+    hardness: float | None = None
+    epochs: str = "recipe_epochs"
 
 
 STEPS = {
-    "dense": Step("minilm", "01_baseline_fine_tune"),
+    "dense": Step("minilm", "01_baseline_fine_tune", epochs="dense_epochs"),
     "prune80": Step("dense", "02_prune_with_recipe", "minilm-6layers_prune80"),
-    "prune80_quant": Step("prune80", "03_quantize", "minilm-6layers_quant", only_quantizes=True),
+    "prune80_quant": Step("prune80", "03_quantize", "minilm-6layers_quant", epochs="quant_epochs"),
     "prune80_quant_distill": Step(
-        "prune80", "04_distill", "minilm-6layers_quant", teacher="dense", only_quantizes=True
+        "prune80",
+        "04_distill",
+        "minilm-6layers_quant",
+        teacher="dense",
+        hardness=0.5,
+        epochs="quant_epochs",
     ),
     "prune90_quant_distill": Step(
-        "dense", "05_export_onnx", "minilm-6layers_prune90_quant", teacher="dense"
+        "dense",
+        "05_export_onnx",
+        "minilm-6layers_prune90_quant",
+        teacher="dense",
+        epochs="blocks_epochs",
     ),
 }
 
@@ -65,10 +76,7 @@ def folder(task: Task, stop: str) -> Path:
 
 def epochs(step: Step) -> float:
     """Return how long a step trains at the current size."""
-    tier = tiers.current()
-    if step.recipe is None:
-        return tier.dense_epochs
-    return tier.quant_epochs if step.only_quantizes else tier.recipe_epochs
+    return getattr(tiers.current(), step.epochs)
 
 
 def settings(stop: str) -> dict[str, float]:
@@ -138,6 +146,7 @@ def make(stop: str, task: Task) -> Checkpoint:
         folder(task, stop),
         recipe=load_recipe(step.recipe, num_epochs=epochs(step)) if step.recipe else None,
         distill_teacher=checkpoint(step.teacher, task) if step.teacher else None,
+        distill_hardness=step.hardness,
         **settings(stop),
     )
 

@@ -17,6 +17,7 @@ class Tier:
         dense_epochs: epochs of the plain fine-tune.
         recipe_epochs: epochs a pruning recipe is rescaled to.
         quant_epochs: epochs a recipe that only quantizes is rescaled to.
+        blocks_epochs: epochs of the recipe of notebook 5, which exports four models besides.
         learning_rate: of the plain fine-tune; recipes bring their own.
         max_seq_length: tokens kept of a text.
         batch_size: rows of one training step.
@@ -30,6 +31,7 @@ class Tier:
     dense_epochs: float
     recipe_epochs: float
     quant_epochs: float
+    blocks_epochs: float
     learning_rate: float
     max_seq_length: int = 64
     batch_size: int = 32
@@ -39,11 +41,11 @@ class Tier:
 
 TIERS = {
     "smoke": Tier(
-        "smoke", 160, 200, 1, 2, 1, 1.5e-4, 32, 16, benchmark_rounds=5, proof_examples=200
+        "smoke", 160, 200, 1, 2, 1, 2, 1.5e-4, 32, 16, benchmark_rounds=5, proof_examples=200
     ),
-    "laptop": Tier("laptop", 5500, 1000, 2, 2, 1.4, 1.5e-4),
+    "laptop": Tier("laptop", 5500, 1000, 2, 2, 1.5, 1.2, 1.5e-4),
     "full": Tier(
-        "full", None, None, 2, 2, 1, 1e-4, 128, 64, benchmark_rounds=200, proof_examples=872
+        "full", None, None, 2, 2, 1, 2, 1e-4, 128, 64, benchmark_rounds=200, proof_examples=872
     ),
 }
 
