@@ -1,7 +1,7 @@
 """Question answering: the answer is a piece of the context, found by its start and its end.
 
 A context longer than the model reads is cut into windows that overlap, so that each answer stands
-whole in one of them; the answers of all windows compete (`answers.py`).
+whole in one of them (`windows.py`); the answers of all windows compete (`answers.py`).
 """
 
 import hashlib
@@ -16,19 +16,18 @@ import numpy as np
 import pandas as pd
 
 from helpers import answers, models, sources, squad, tiers
-from helpers.answers import CLS, Predictions, Window
+from helpers.answers import Predictions, Window
 from helpers.environment import runs_folder
 from helpers.errors import UserError
 from helpers.stops import Checkpoint
 from helpers.tasks import SAMPLING_SEED, Task, check_length
+from helpers.windows import check_tokenizer, encode_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
-    from transformers import BatchEncoding, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
-# A question is cut to this many tokens, and to half the window where that is less (BERT's rule).
-MAX_QUESTION_TOKENS = 64
 # Rows tokenized at a time; few, since one huge context can make thousands of windows.
 ROWS_AT_ONCE = 100
 WINDOWS_AT_ONCE = 16
@@ -204,129 +203,6 @@ class QuestionAnswering(Task):
         )
 
 
-def check_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Refuse a tokenizer that cannot map tokens to characters, or that pads at the left."""
-    if not tokenizer.is_fast:
-        raise UserError(
-            "Question answering maps tokens back to characters, which only a fast tokenizer does. "
-            "Put a tokenizer.json into the model's folder."
-        )
-    if tokenizer.padding_side != "right":
-        raise UserError(
-            "The tokenizer pads at the left, but windows are padded at the right. "
-            'Set "padding_side": "right" in its tokenizer_config.json.'
-        )
-
-
-def encode_rows(
-    rows: dict[str, list],
-    *,
-    tokenizer: "PreTrainedTokenizerBase",
-    max_seq_length: int,
-    doc_stride: int,
-    scored: bool,
-) -> dict[str, list]:
-    """Tokenize questions with their contexts into windows; see `QuestionAnswering.encode`."""
-    limit = min(MAX_QUESTION_TOKENS, max_seq_length // 2)
-    questions, longest = cut_questions(rows["question"], tokenizer, limit)
-    check_stride(tokenizer, max_seq_length, doc_stride, longest)
-    tokens = tokenizer(
-        questions,
-        rows["context"],
-        truncation="only_second",
-        max_length=max_seq_length,
-        stride=doc_stride,
-        return_overflowing_tokens=True,
-        return_offsets_mapping=True,
-    )
-    origins = tokens["overflow_to_sample_mapping"]
-    offsets = [context_offsets(tokens, i) for i in range(len(origins))]
-    golds = [rows["answers"][i] for i in origins]
-    contexts = [rows["context"][i] for i in origins]
-    places = [locate(*row) for row in zip(offsets, contexts, golds, strict=True)]
-    windows = {name: tokens[name] for name in tokenizer.model_input_names} | {
-        "length": [len(ids) for ids in tokens["input_ids"]],
-        "start_positions": [start for start, _ in places],
-        "end_positions": [end for _, end in places],
-    }
-    if not scored:
-        return windows
-    return windows | {
-        "example_id": [rows["id"][i] for i in origins],
-        "offset_mapping": [table.tolist() for table in offsets],
-        "passage": [passage(*row) for row in zip(offsets, contexts, strict=True)],
-        "answers": [gold["text"] for gold in golds],
-    }
-
-
-def cut_questions(
-    questions: list[str], tokenizer: "PreTrainedTokenizerBase", limit: int
-) -> tuple[list[str], int]:
-    """Cut questions to `limit` tokens; return them and the tokens of the longest one then."""
-    # Some questions of SQuAD begin with a screenful of spaces.
-    questions = [question.lstrip() for question in questions]
-    tokens = tokenizer(
-        questions,
-        add_special_tokens=False,
-        truncation=True,
-        max_length=limit,
-        return_offsets_mapping=True,
-    )
-    ends = [offsets[-1][1] if offsets else 0 for offsets in tokens["offset_mapping"]]
-    cut = [question[:end] for question, end in zip(questions, ends, strict=True)]
-    return cut, max(map(len, tokens["input_ids"]), default=0)
-
-
-def check_stride(
-    tokenizer: "PreTrainedTokenizerBase", max_seq_length: int, doc_stride: int, question: int
-) -> None:
-    """Refuse windows that could not move on: they share all the context that they hold."""
-    room = max_seq_length - question - tokenizer.num_special_tokens_to_add(pair=True)
-    if doc_stride < room:
-        return
-    raise UserError(
-        f"doc_stride is {doc_stride}, but beside a question of {question} tokens a window of "
-        f"{max_seq_length} has room for {max(room, 0)} tokens of context. "
-        f"Use --doc_stride {max(room // 2, 0)} or a larger --max_seq_length."
-    )
-
-
-def context_offsets(tokens: "BatchEncoding", window: int) -> np.ndarray:
-    """Return `Window.offsets` of one window, int [tokens, 2]."""
-    offsets = np.array(tokens["offset_mapping"][window], dtype=np.int64).reshape(-1, 2)
-    outside = [sequence != 1 for sequence in tokens.sequence_ids(window)]
-    offsets[outside] = -1
-    return offsets
-
-
-def locate(offsets: np.ndarray, context: str, gold: dict[str, list]) -> tuple[int, int]:
-    """Return first and last token of the first answer, or [CLS] twice if it is not all here.
-
-    An answer that does not stand where it says is not here either.
-    """
-    inside = np.flatnonzero(offsets[:, 0] >= 0)
-    if not gold["text"] or not len(inside):
-        return CLS, CLS
-    text, start = gold["text"][0], gold["answer_start"][0]
-    end = start + len(text)
-    if context[start:end] != text:
-        return CLS, CLS
-    # Spaces around an answer belong to no token.
-    start, end = start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
-    starts, ends = offsets[inside].T
-    if start < starts[0] or end > ends[-1]:
-        return CLS, CLS
-    first = int(inside[np.searchsorted(ends, start, side="right")])
-    last = int(inside[np.searchsorted(starts, end, side="left") - 1])
-    return (first, last) if first <= last else (CLS, CLS)
-
-
-def passage(offsets: np.ndarray, context: str) -> str:
-    """Return the part of a context that a window covers."""
-    inside = offsets[offsets[:, 0] >= 0]
-    return context[inside[0, 0] : inside[-1, 1]] if len(inside) else ""
-
-
 def load_question_answering(
     name: str = "docs-qa",
     *,
@@ -439,11 +315,14 @@ def answer(checkpoint: Checkpoint, question: str, context: str, *, top: int = 5)
         raise UserError("A question and a context are needed. Fill in what is empty.")
     row = {"id": ASKED, "context": context, "question": question, "answers": []}
     rows = Dataset.from_list([squad.tidy(row, ASKED)], features=squad.columns())
-    # What the checkpoint does not say is as the task's defaults have it.
-    known = {name: checkpoint.run[name] for name in SETTINGS if name in checkpoint.run}
-    task = QuestionAnswering(ASKED, rows, rows, [], **known)
+    task = QuestionAnswering(ASKED, rows, rows, [], **settings_of(checkpoint))
     network, tokenizer = models.load_model(checkpoint), models.load_tokenizer(checkpoint.folder)
     return best_answers(task, network, tokenizer).head(top)
+
+
+def settings_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return how a checkpoint is asked; what it does not say is as the task's defaults have it."""
+    return {name: checkpoint.run[name] for name in SETTINGS if name in checkpoint.run}
 
 
 def best_answers(

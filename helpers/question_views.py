@@ -7,7 +7,7 @@ import pandas as pd
 
 from helpers import models, squad
 from helpers.errors import UserError
-from helpers.question_answering import ASKED, SETTINGS, QuestionAnswering, answer
+from helpers.question_answering import ASKED, QuestionAnswering, answer, settings_of
 from helpers.stops import Checkpoint
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def count_windows(
     """
     question, context = " ".join(["why"] * question_tokens), " ".join(["so"] * context_tokens)
     row = {"id": ASKED, "title": "", "context": context, "question": question, "answers": []}
-    settings = {name: checkpoint.run[name] for name in SETTINGS if name in checkpoint.run}
-    task = QuestionAnswering(ASKED, [], [], [], **{**settings, "doc_stride": shared})
+    settings = {**settings_of(checkpoint), "doc_stride": shared}
+    task = QuestionAnswering(ASKED, [], [], [], **settings)
     tokenizer = models.load_tokenizer(checkpoint.folder)
     return len(windows(task, tokenizer, squad.tidy(row, ASKED)))
 
