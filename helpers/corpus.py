@@ -90,13 +90,14 @@ def passages(rows: Iterable[Sentence]) -> list[Sentence]:
     return [row for row in joined if len(row.text.split()) >= shortest]
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Return the sha256 of a text in hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def held_out(source: str) -> bool:
     """Whether a documented function is for validation; its qualified name decides."""
-    return int(_digest(source.lower())[:8], 16) % 100 < 15
+    return int(digest(source.lower())[:8], 16) % 100 < 15
 
 
 def shingles(text: str) -> set[tuple[str, ...]]:
@@ -107,7 +108,7 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 
 def split(rows: list[Sentence], sizes: dict[str, int]) -> dict[str, list[Sentence]]:
     """Equally many rows per library (fewer where there are fewer), shuffled by their hash."""
-    rows = sorted(rows, key=lambda row: _digest(f"{row.source}\n{row.text}"))
+    rows = sorted(rows, key=lambda row: digest(f"{row.source}\n{row.text}"))
     outside = [row for row in rows if held_out(row.source)]
     validation = _balanced(outside, sizes["validation"])
     seen = {shingle for row in validation for shingle in shingles(row.text)}
@@ -148,7 +149,7 @@ def build() -> datasets.DatasetDict:
 def fingerprint(data: datasets.DatasetDict) -> str:
     """sha256 of all rows in their order; the same on every machine for the same rows."""
     rows = {part: data[part].to_dict() for part in sorted(data)}
-    return _digest(json.dumps(rows, sort_keys=True))
+    return digest(json.dumps(rows, sort_keys=True))
 
 
 def docs_library(cache: Path) -> datasets.DatasetDict:
@@ -163,9 +164,9 @@ def docs_library(cache: Path) -> datasets.DatasetDict:
     """
     versions = installed_versions()
     folder = cache / NAME
-    data = _stored(folder, versions)
+    data = stored(folder, versions)
     if data is None:
-        _store(build(), folder, versions)
+        store(build(), folder, versions)
         data = datasets.load_from_disk(str(folder))
     check_fingerprint(fingerprint(data), versions)
     return data
@@ -193,7 +194,7 @@ def check_fingerprint(found: str, versions: dict[str, str]) -> None:
 def _rules() -> str:
     """Hash of the code: rows made by other rules are not taken from a cache."""
     files = (Path(__file__), Path(docstrings.__file__))
-    return _digest("".join(file.read_text("utf-8") for file in files))
+    return digest("".join(file.read_text("utf-8") for file in files))
 
 
 def _file_hashes(folder: Path) -> dict[str, str]:
@@ -203,7 +204,7 @@ def _file_hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def _stored(folder: Path, versions: dict[str, str]) -> datasets.DatasetDict | None:
+def stored(folder: Path, versions: dict[str, str]) -> datasets.DatasetDict | None:
     """The cached task, or None where there is none, or a damaged or an outdated one.
 
     Hashes are compared before Arrow maps the files: a damaged one could crash the process.
@@ -217,7 +218,7 @@ def _stored(folder: Path, versions: dict[str, str]) -> datasets.DatasetDict | No
     return datasets.load_from_disk(str(folder))
 
 
-def _store(data: datasets.DatasetDict, folder: Path, versions: dict[str, str]) -> None:
+def store(data: datasets.DatasetDict, folder: Path, versions: dict[str, str]) -> None:
     """Write beside the folder, then rename: whoever is stopped half-way leaves no half cache."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=folder.parent) as temporary:

@@ -9,7 +9,6 @@ function, and no parameter described in the same words is asked about twice.
 """
 
 import ast
-import hashlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -97,7 +96,7 @@ class Question(NamedTuple):
     @property
     def id(self) -> str:
         """The same on every machine."""
-        return _digest(f"{self.source} {self.entry.name} {self.kind}")[:20]
+        return corpus.digest(f"{self.source} {self.entry.name} {self.kind}")[:20]
 
 
 def plain(text: str) -> str:
@@ -258,9 +257,9 @@ def docs_qa(cache: Path) -> "DatasetDict":
 
     versions = corpus.installed_versions()
     folder = cache / NAME
-    made_by = {**versions, "rules": _digest(Path(__file__).read_text("utf-8"))}
-    if corpus._stored(folder, made_by) is None:
-        corpus._store(build(), folder, made_by)
+    made_by = {**versions, "rules": corpus.digest(Path(__file__).read_text("utf-8"))}
+    if corpus.stored(folder, made_by) is None:
+        corpus.store(build(), folder, made_by)
     # In memory, or `map` would put files of its own into the folder, which counts as damage.
     data = load_from_disk(str(folder), keep_in_memory=True)
     check_fingerprint(corpus.fingerprint(data), versions)
@@ -279,7 +278,3 @@ def check_fingerprint(found: str, versions: dict[str, str]) -> None:
         f"{versions}. Your figures may differ a little from the printed ones.",
         stacklevel=3,
     )
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

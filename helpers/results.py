@@ -22,10 +22,9 @@ UNMEASURED = "Not measured yet."
 KEPT = ("metrics", "minutes", "steps", "rows", "recipe", "peak_memory_gb", "request", "finished")
 
 
-def stored(task_name: str) -> dict[str, Checkpoint]:
-    """Open the stops of a task at the current size."""
-    folder = environment.runs_folder() / task_name / tiers.current().name
-    return {f.parent.name: Checkpoint.load(f.parent) for f in sorted(folder.glob("*/run.json"))}
+def runs_of(task_name: str) -> Path:
+    """Return the folder of a task's stops at the current size."""
+    return environment.runs_folder() / task_name / tiers.current().name
 
 
 def collect(task_name: str) -> dict[str, Any]:
@@ -34,8 +33,8 @@ def collect(task_name: str) -> dict[str, Any]:
     Raises:
         UserError: if nothing of it was run yet.
     """
-    folder = environment.runs_folder() / task_name / tiers.current().name
-    stops = stored(task_name)
+    folder = runs_of(task_name)
+    stops = {f.parent.name: Checkpoint.load(f.parent) for f in sorted(folder.glob("*/run.json"))}
     if not stops:
         raise UserError(f"Nothing was run for {task_name} at {tiers.current().name} size yet.")
     proofs = {f.parent.name: OnnxModel.load(f.parent) for f in folder.glob("*/proof.json")}

@@ -47,15 +47,20 @@ def layer_sparsity(model: "nn.Module") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "matrix", "rows", "columns", "sparsity"])
 
 
+def parameters(model: "nn.Module") -> "dict[str, nn.Parameter]":
+    """Return name to parameter, named as before QAT put a wrapper around some modules."""
+    return {name.replace(".module.", "."): value for name, value in model.named_parameters()}
+
+
 def parameter_sparsity(model: "nn.Module", names: list[str]) -> dict[str, float]:
     """Return the sparsity of the named parameters; QAT wrappers in between are looked through."""
-    found = {key.replace(".module.", "."): value for key, value in model.named_parameters()}
+    found = parameters(model)
     return {name: zeros(found[name].detach().cpu().numpy()) for name in names}
 
 
 def total_sparsity(model: "nn.Module", names: list[str]) -> float:
     """Return the share of exact zeros (0 to 1) in the named parameters together."""
-    found = {key.replace(".module.", "."): value for key, value in model.named_parameters()}
+    found = parameters(model)
     left = sum(int(found[name].count_nonzero()) for name in names)
     return 1.0 - left / sum(found[name].numel() for name in names)
 
@@ -66,8 +71,8 @@ def sparse_parameters(model: "nn.Module") -> dict[str, float]:
     A recipe has to keep or add to their zeros. Embeddings are left out, as in `layer_sparsity`.
     """
     names = [
-        name.replace(".module.", ".")
-        for name, parameter in model.named_parameters()
+        name
+        for name, parameter in parameters(model).items()
         if parameter.dim() == 2 and "embeddings" not in name
     ]
     found = parameter_sparsity(model, names)
@@ -108,7 +113,7 @@ def check_blocks(model: "nn.Module", names: list[str]) -> None:
     Raises:
         ProofError: naming the first matrix that has not.
     """
-    found = {key.replace(".module.", "."): value for key, value in model.named_parameters()}
+    found = parameters(model)
     for name in names:
         if not whole_blocks(found[name].detach().cpu().numpy()):
             raise ProofError(

@@ -39,11 +39,6 @@ def write_recipe(previous: Path | None, text: str, file: Path) -> None:
     composed.save(str(file))
 
 
-def parameter_names(model: "nn.Module") -> set[str]:
-    """Return the names of the parameters that are left, as they were before QAT wrapped any."""
-    return {name.replace(".module.", ".") for name, _ in model.named_parameters()}
-
-
 def layer_count(model: "nn.Module") -> int:
     """Return the encoder layers that are left; the config still counts the dropped ones."""
     return sum(type(module).__name__ == "BertLayer" for module in model.modules())

@@ -82,7 +82,7 @@ def fine_tune(
     check_teaching(task, teacher, distill_hardness)
     recipe = taught(recipe, teacher, distill_hardness, distill_temperature, task.outputs)
     args = args or TrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **settings})
-    args.output_dir = compat.absolute(output_dir.with_name(f".{output_dir.name}.partial"))
+    args.output_dir = compat.absolute(stops.partial_folder(output_dir))
     args.num_train_epochs = recipe.num_epochs if recipe else args.num_train_epochs
     bf16 = (args.bf16 or None) if bf16 is None else bf16
     # Autocast is ours to switch (see RecipeTrainer); the Trainer's own would stay on during QAT.
@@ -129,7 +129,7 @@ def train_into(
     minutes = trainer.clock.seconds / 60
     metrics = measure(trainer, task, folder)
     check_pruned(promised, network)
-    left = structure.parameter_names(network)
+    left = sparsity.parameters(network)
     after = sparsity.parameter_sparsity(network, [name for name in before if name in left])
     sparsity.check_zeros_kept({name: before[name] for name in after}, after)
     quantized = sparsity.quantized_modules(network)

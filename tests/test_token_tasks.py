@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
+from learning import losses
 from seqeval.metrics import f1_score, precision_score, recall_score
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
@@ -330,15 +331,8 @@ def test_a_model_learns_it_and_is_scored_over_its_own_batches(
     network = AutoModelForTokenClassification.from_pretrained(str(tiny_model), **task.config)
     rows = task.encode(tokenizer, task.train).remove_columns("length")
     batch = task.collator(tokenizer)(list(rows))
-    optimizer = torch.optim.AdamW(network.train().parameters(), lr=5e-3)
-    losses = []
-    for _ in range(40):
-        loss = network(**batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
+    found = losses(network, batch, steps=40)
+    assert found[-1] < 0.5 * found[0]
     measured = task.encode_validation(tokenizer, task.validation)
     with torch.no_grad():
         logits = network.eval()(**batch).logits.numpy()
