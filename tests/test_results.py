@@ -148,10 +148,17 @@ def test_training_speed_becomes_a_table() -> None:
         "| plain | 900 | 880 to 950 | 1.0 | - | - |",
         "| quick | 300 | 290 to 310 | 3.0 | 0.7600 | 2.5 |",
     ]
-    found["idle_recipe"] = {"ratio": {"median": 1.012, "least": 0.99, "most": 1.04}}
-    last = results.training_table(found).splitlines()[-1]
-    assert "1.01 times as long" in last
-    assert "(0.99 to 1.04, turn by turn)" in last
+
+
+def test_an_idle_recipe_becomes_a_sentence(tmp_path: Path) -> None:
+    found = {"ratio": {"median": 1.012, "least": 0.99, "most": 1.04}, "ms_idle_recipe": 580.0}
+    found |= {"rounds": 4, "steps": 64, "command": "speed", **environment.describe()}
+    file = tmp_path / "idle_recipe.json"
+    file.write_text(json.dumps(found))
+    first, last = results.section(file).split("\n\n")
+    assert "1.01 times as long" in first
+    assert "(0.99 to 1.04; 4 rounds of 64 steps, turn by turn)" in first
+    assert last.endswith("Command: `speed`.")
 
 
 def test_other_tasks_share_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +202,13 @@ def test_stored_results_say_where_they_come_from(file: Path) -> None:
 def test_the_readme_says_what_the_results_say() -> None:
     """Run `make results` where this fails."""
     sections = re.findall(r"<!-- results: (\S+) -->", README)
-    assert sections == ["docs-library_laptop", "sst2_full", "training_speed"]
+    assert sections == [
+        "docs-library_laptop",
+        "sst2_full",
+        "tasks",
+        "training_speed",
+        "idle_recipe",
+    ]
     assert results.rendered(README) == README
 
 

@@ -29,6 +29,8 @@ SETTINGS = {
     "this project's defaults": {},
 }
 TORCH_DROPOUT = list(SETTINGS)[:3]
+# SparseML takes some tenths of a second to start, which no long run would notice.
+LEAST_IDLE_STEPS = 64
 # It lasts as long as the run and does nothing.
 IDLE_RECIPE = """
 num_epochs: 1.0
@@ -45,10 +47,10 @@ class SpeedArguments:
 
     task_name: str = flag("docs-library", "'docs-library' (embedded), 'sst2', or a hub data set")
     rounds: int = flag(5, "how many turns each setting gets")
-    steps: int = flag(16, "training steps of a turn")
+    steps: int = flag(16, "training steps of a turn (with --idle_recipe at least 64)")
     accuracy: bool = flag(False, "also train once to the end with the first and the last setting")
-    idle_recipe: bool = flag(False, "also time an idle recipe against Hugging Face's own Trainer")
-    store: bool = flag(False, "write results/training_speed.json")
+    idle_recipe: bool = flag(False, "instead, time an idle recipe against Hugging Face's Trainer")
+    store: bool = flag(False, "write results/training_speed.json, or results/idle_recipe.json")
 
 
 def main(argv: list[str]) -> int:
@@ -58,34 +60,40 @@ def main(argv: list[str]) -> int:
 
     asked, output = parse("speed", (SpeedArguments, JsonArgument), argv)
     task = load_task(asked.task_name)
-    rows = asked.steps * tiers.current().batch_size
-    steps = {name: [] for name in SETTINGS}
-    for _ in range(asked.rounds):
-        for name in SETTINGS:
-            run = train(
-                task.shortened(rows, 32), name, evaluation_strategy="no", max_steps=asked.steps
-            )
-            steps[name].append(ms_a_step(run["history"], run["steps"]))
     found = {"task": asked.task_name, "tier": tiers.current().name, "rounds": asked.rounds}
-    found["ms_a_step"] = {
-        name: {"median": round(median(ms)), "least": round(min(ms)), "most": round(max(ms))}
-        for name, ms in steps.items()
-    }
+    if asked.idle_recipe:
+        found |= overhead(task, asked.rounds, max(asked.steps, LEAST_IDLE_STEPS))
+    else:
+        found["ms_a_step"] = settings_in_turn(task, asked.rounds, asked.steps)
     if asked.accuracy:
         ends = [next(iter(SETTINGS)), next(reversed(SETTINGS))]
         runs = {name: train(task, name) for name in ends}
         found["accuracy"] = {name: run["metrics"]["accuracy"] for name, run in runs.items()}
         found["minutes"] = {name: run["minutes"] for name, run in runs.items()}
-    if asked.idle_recipe:
-        found["idle_recipe"] = overhead(task.shortened(rows, 32), asked.rounds)
     print(json.dumps(found, indent=1))
     if asked.store:
+        file = results.FOLDER / f"{'idle_recipe' if asked.idle_recipe else 'training_speed'}.json"
         command = f"python -m helpers speed {' '.join(argv)}"
-        file = results.FOLDER / "training_speed.json"
         content = {"command": command, **found, **environment.describe()}
         file.write_text(json.dumps(content, indent=1) + "\n")
     print_json(output.json, found)
     return 0
+
+
+def settings_in_turn(task: "Task", rounds: int, count: int) -> dict[str, dict[str, int]]:
+    """Return median, least and most milliseconds of a training step with each setting."""
+    from helpers import tiers
+
+    steps = {name: [] for name in SETTINGS}
+    few = task.shortened(count * tiers.current().batch_size, 32)
+    for _ in range(rounds):
+        for name in SETTINGS:
+            run = train(few, name, evaluation_strategy="no", max_steps=count)
+            steps[name].append(ms_a_step(run["history"], run["steps"]))
+    return {
+        name: {"median": round(median(ms)), "least": round(min(ms)), "most": round(max(ms))}
+        for name, ms in steps.items()
+    }
 
 
 def ms_a_step(history: list[dict[str, Any]], steps: int) -> float:
@@ -94,27 +102,35 @@ def ms_a_step(history: list[dict[str, Any]], steps: int) -> float:
     return 1000 * seconds / steps
 
 
-def overhead(task: "Task", rounds: int) -> dict[str, Any]:
+def overhead(task: "Task", rounds: int, steps: int) -> dict[str, Any]:
     """Time one epoch of Hugging Face's Trainer and of ours with an idle recipe, taking turns.
+
+    Which of the two goes first changes from round to round.
 
     Returns:
         Median milliseconds a step of both, and how many times as long ours takes in the median
         round; 1.0 is no difference.
     """
+    from helpers import tiers
     from helpers.recipes import load_recipe
 
+    few = task.shortened(steps * tiers.current().batch_size, 32)
     same = {"evaluation_strategy": "no", "bf16": False}
     ours, plain = [], []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "idle.yaml"
         file.write_text(IDLE_RECIPE)
         recipe = load_recipe(file)
-        for _ in range(rounds):
-            run = train(task, "this project's defaults", recipe=recipe, **same)
+        for turn in range(rounds):
+            if turn % 2:
+                plain.append(plain_step(few, folder, **same))
+            run = train(few, "this project's defaults", recipe=recipe, **same)
             ours.append(ms_a_step(run["history"], run["steps"]))
-            plain.append(plain_step(task, folder, **same))
+            if not turn % 2:
+                plain.append(plain_step(few, folder, **same))
     ratios = sorted(one / other for one, other in zip(ours, plain, strict=True))
     return {
+        "steps": steps,
         "ms_plain": round(median(plain), 1),
         "ms_idle_recipe": round(median(ours), 1),
         "ratio": {
