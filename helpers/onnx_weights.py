@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers import sparsity
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
     import onnx
 
+INT8_PRODUCTS = ("MatMulInteger", "QLinearMatMul", "ConvInteger", "QGemm")
+FLOAT_PRODUCTS = ("MatMul", "Gemm")
 # Operator to the inputs that may be its weight. The zero point always stands two inputs later.
 WEIGHTS = {
     "MatMul": (0, 1), "Gemm": (1,), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3),
@@ -187,7 +188,7 @@ def zero_point(
             n for n in wires.users.get(node.output[0], []) if n.op_type == "DequantizeLinear"
         ]
     holder, place = (scaled[0], 2) if scaled else (node, index + 2)
-    if not scaled and node.op_type not in sparsity.INT8_PRODUCTS:
+    if not scaled and node.op_type not in INT8_PRODUCTS:
         return 0
     name = holder.input[place] if place < len(holder.input) else ""
     if name not in wires.stored:
@@ -203,9 +204,11 @@ def products(graph: "onnx.GraphProto") -> tuple[int, int]:
     Int8 are the integer operators, and float ones between two dequantized inputs, which the
     engines run as integer ones.
     """
-    wires, int8, floating = Wiring.of(graph), sparsity.int8_products(graph), 0
+    wires, int8, floating = Wiring.of(graph), 0, 0
     for node in graph.node:
-        if node.op_type not in ("MatMul", "Gemm"):
+        if node.op_type in INT8_PRODUCTS:
+            int8 += 1
+        if node.op_type not in FLOAT_PRODUCTS:
             continue
         ways = [wires.origin(name) for name in node.input[:2]]
         if all(any(n.op_type == "DequantizeLinear" for n in passed) for _, passed in ways):

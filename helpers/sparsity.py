@@ -4,13 +4,13 @@ Nothing here trusts a log line: the zeros are counted in the tensors, the int8 p
 graph that will be run.
 """
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from helpers import onnx_weights
 from helpers.errors import ProofError
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 TOLERANCE = 0.005
 # A trained dense matrix has next to no exact zeros; a dense int8 one has about a tenth.
 SPARSE_FROM = 0.3
-INT8_PRODUCTS = ("MatMulInteger", "QLinearMatMul", "ConvInteger", "QGemm")
-PRODUCTS = ("MatMul", "Gemm", *INT8_PRODUCTS)
 
 
 def zeros(weights: np.ndarray) -> float:
@@ -157,38 +155,24 @@ def quantized_modules(model: "nn.Module") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["module", "kind"])
 
 
-def operators(graph: "onnx.GraphProto") -> Counter:
-    """Count the operators of an ONNX graph by type."""
-    return Counter(node.op_type for node in graph.node)
-
-
 def int8_products(graph: "onnx.GraphProto") -> int:
-    """Count the matrix products that run in int8."""
-    counts = operators(graph)
-    return sum(counts[kind] for kind in INT8_PRODUCTS)
+    """Count the matrix products that run in int8, or that engines run so (QDQ)."""
+    return onnx_weights.products(graph)[0]
 
 
 def onnx_sparsity(file: Path) -> pd.DataFrame:
     """Return one row a weight matrix of an ONNX file: weight, operator, dtype, shape, sparsity."""
-    import onnx
-    from onnx import numpy_helper
-
-    graph = onnx.load(str(file)).graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    rows = []
+    graph, _ = onnx_weights.read_graph(file)
+    wires, rows = onnx_weights.Wiring.of(graph), []
     for node in graph.node:
-        if node.op_type not in PRODUCTS:
+        if node.op_type not in (*onnx_weights.FLOAT_PRODUCTS, *onnx_weights.INT8_PRODUCTS):
             continue
-        for name in node.input:
-            if name not in weights or len(weights[name].dims) != 2:
+        for index in onnx_weights.WEIGHTS.get(node.op_type, ()):
+            name, passed = wires.origin(node.input[index])
+            tensor = wires.stored.get(name)
+            if tensor is None or len(tensor.dims) != 2:
                 continue
-            array = numpy_helper.to_array(weights[name])
-            rows.append((name, node.op_type, str(array.dtype), array.shape, zeros_in(array, node)))
+            share = onnx_weights.matrix(wires, name, node, index, passed).zero.mean()
+            kind = str(onnx_weights.values(tensor).dtype)
+            rows.append((name, node.op_type, kind, tuple(tensor.dims), float(share)))
     return pd.DataFrame(rows, columns=["weight", "operator", "dtype", "shape", "sparsity"])
-
-
-def zeros_in(array: np.ndarray, node: "onnx.NodeProto") -> float:
-    """Return the sparsity of a stored weight; unsigned int8 keeps its zero at 128."""
-    if array.dtype == np.uint8 and node.op_type in INT8_PRODUCTS:
-        return float((array == 128).mean())
-    return zeros(array)

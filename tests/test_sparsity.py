@@ -103,7 +103,6 @@ def graph_of(operator: str, weights: np.ndarray, zero_point: int = 0) -> onnx.Mo
 def test_products_and_zeros_of_a_float_graph(tmp_path: Path) -> None:
     model = graph_of("MatMul", half_zero(8, 4))
     onnx.save(model, tmp_path / "m.onnx")
-    assert sparsity.operators(model.graph) == {"MatMul": 1, "Identity": 1}
     assert sparsity.int8_products(model.graph) == 0
     (row,) = sparsity.onnx_sparsity(tmp_path / "m.onnx").to_dict("records")
     assert row["weight"] == "w"

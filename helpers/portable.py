@@ -1,0 +1,151 @@
+"""Int8 that other engines run: SparseML's integer graph rewritten in QDQ form.
+
+Why: SparseML writes an int8 product as MatMulInteger, with bias and scale in operators of their
+own. DeepSparse runs that in int8; OpenVINO and ONNX Runtime run it slower than the fp32 model. They
+look for DequantizeLinear before both inputs of an ordinary MatMul.
+
+How: each chain MatMulInteger, (Add), Cast, Mul becomes DequantizeLinear on both inputs, MatMul,
+(Add). Weights stay int8 with the scales that QAT has learnt; what was zero is stored as 0.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from helpers.errors import UserError
+from helpers.onnx_weights import Wiring, values
+
+if TYPE_CHECKING:
+    import onnx
+
+    Node, Tensor = onnx.NodeProto, onnx.TensorProto
+
+# What SparseML writes behind a product; an Add where there is a bias.
+BEHIND = (["Add", "Cast", "Mul"], ["Cast", "Mul"])
+
+
+def to_qdq(model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Return a copy of a model in which every MatMulInteger is a product in QDQ form.
+
+    Raises:
+        UserError: a product is not written as SparseML writes it.
+    """
+    import onnx
+
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    wires = Wiring.of(made.graph)
+    # By output: several products read one activation, and it is dequantized once.
+    nodes: dict[str, Node] = {}
+    stored, replaced = {tensor.name: tensor for tensor in made.graph.initializer}, set()
+    for node in made.graph.node:
+        if node.op_type == "MatMulInteger":
+            rest = behind(wires, node)
+            new, tensors = qdq_product(wires, node, rest)
+            replaced |= {old.output[0] for old in rest}
+            nodes |= {n.output[0]: n for n in new if n.output[0] not in nodes}
+            stored |= {tensor.name: tensor for tensor in tensors}
+        elif node.output[0] not in replaced:
+            nodes[node.output[0]] = node
+    put(made.graph, list(nodes.values()), stored)
+    onnx.checker.check_model(made)
+    return made
+
+
+def put(graph: "onnx.GraphProto", nodes: list["Node"], stored: dict[str, "Tensor"]) -> None:
+    """Give a graph these operators, and of the stored tensors those that they read."""
+    used = {name for node in nodes for name in node.input}
+    tensors = [tensor for name, tensor in stored.items() if name in used]
+    # A copy first: the old ones live in the lists that are emptied.
+    nodes, tensors = [_copy(node) for node in nodes], [_copy(tensor) for tensor in tensors]
+    for held, wanted in ((graph.node, nodes), (graph.initializer, tensors)):
+        del held[:]
+        held.extend(wanted)
+
+
+def _copy(message: "Node | Tensor") -> "Node | Tensor":
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+def behind(wires: Wiring, product: "Node") -> list["Node"]:
+    """Return the operators that follow an integer product, down to the one that makes it a float.
+
+    Raises:
+        UserError: they are others than SparseML writes.
+    """
+    found = []
+    while not found or found[-1].op_type != "Mul":
+        users = wires.users.get((found or [product])[-1].output[0], [])
+        found += users[:1]
+        kinds = [node.op_type for node in found]
+        if len(users) != 1 or not any(kinds == known[: len(kinds)] for known in BEHIND):
+            raise UserError(
+                f"{product.name or product.output[0]} is followed by {', '.join(kinds)}; expected "
+                "(Add), Cast, Mul, as SparseML exports an int8 product. Export the model again."
+            )
+    return found
+
+
+def qdq_product(
+    wires: Wiring, product: "Node", rest: list["Node"]
+) -> tuple[list["Node"], list["Tensor"]]:
+    """Return the operators and tensors that take the place of a product and of its `rest`."""
+    from onnx import helper, numpy_helper
+
+    # What one step of the integer result is worth: the scale of one input times the other's.
+    step = beside(wires, rest[-1])
+    inputs = [dequantized(wires, product, index, step) for index in (0, 1)]
+    nodes, tensors = [node for node, _ in inputs], [t for _, new in inputs for t in new]
+    target, floats = rest[-1].output[0], [node.output[0] for node in nodes]
+    if rest[0].op_type != "Add":
+        return [*nodes, helper.make_node("MatMul", floats, [target], product.name)], tensors
+    bias = (beside(wires, rest[0]) * step.astype(np.float64)).astype(np.float32)
+    tensors.append(numpy_helper.from_array(bias, f"{target}_bias"))
+    between = f"{target}_without_bias"
+    nodes.append(helper.make_node("MatMul", floats, [between], product.name))
+    return [*nodes, helper.make_node("Add", [between, f"{target}_bias"], [target])], tensors
+
+
+def beside(wires: Wiring, node: "Node") -> np.ndarray:
+    """Return the stored one of an operator's two inputs: a bias, or a scale."""
+    return values(next(wires.stored[name] for name in node.input if name in wires.stored))
+
+
+def dequantized(
+    wires: Wiring, product: "Node", index: int, step: np.ndarray
+) -> tuple["Node", list["Tensor"]]:
+    """Return the operator that makes one input of a product a float, and what it needs stored."""
+    from onnx import helper
+
+    name, zero = product.input[index], product.input[index + 2]
+    tensors = []
+    if name in wires.stored:
+        other = wires.made[product.input[1 - index]]
+        scale = step / values(wires.stored[other.input[1]])
+        tensors = signed(name, values(wires.stored[name]), values(wires.stored[zero]), scale)
+        name, scale_name, zero = (tensor.name for tensor in tensors)
+    else:
+        scale_name = wires.made[name].input[1]
+    made = helper.make_node("DequantizeLinear", [name, scale_name, zero], [f"{name}_as_float"])
+    return made, tensors
+
+
+def signed(name: str, weights: np.ndarray, zero: np.ndarray, scale: np.ndarray) -> list["Tensor"]:
+    """Return weights as int8 around 0, their scale and their zero point, as stored tensors."""
+    from onnx import numpy_helper
+
+    around_zero = weights.astype(np.int16) - zero.astype(np.int16)
+    low, high = np.iinfo(np.int8).min, np.iinfo(np.int8).max
+    if around_zero.min() < low or around_zero.max() > high:
+        raise UserError(
+            f"{name} holds steps from {around_zero.min()} to {around_zero.max()} around its zero "
+            f"point; int8 has {low} to {high}. Train it with symmetric weights."
+        )
+    arrays = {
+        "int8": around_zero.astype(np.int8),
+        "scale": scale.astype(np.float32),
+        "zero_point": np.zeros_like(scale, np.int8),
+    }
+    return [numpy_helper.from_array(array, f"{name}_{kind}") for kind, array in arrays.items()]

@@ -1,0 +1,124 @@
+"""Portable int8: the same numbers in a form that other engines run in int8."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from helpers import export, models, portable, sparsity
+from helpers.errors import UserError
+from helpers.onnx_weights import values
+from helpers.stops import Checkpoint
+
+
+@pytest.fixture(scope="module")
+def integer(sparse_int8: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the tiny sparse int8 model as SparseML exports it."""
+    file = tmp_path_factory.mktemp("integer") / "model.onnx"
+    export.write_graph(models.load_model(sparse_int8), file, quantized=True)
+    return file
+
+
+@pytest.fixture(scope="module")
+def qdq(integer: Path) -> Path:
+    """Return the same in QDQ form."""
+    file = integer.with_name("qdq.onnx")
+    onnx.save(portable.to_qdq(onnx.load(str(integer))), str(file))
+    return file
+
+
+def logits(file: Path, optimized: Path | None = None) -> np.ndarray:
+    """Return ONNX Runtime's logits for two fixed texts."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if optimized:
+        options.optimized_model_filepath = str(optimized)
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    ids = np.random.default_rng(0).integers(1000, 5000, (2, 12))
+    ones = np.ones_like(ids)
+    feed = {"input_ids": ids, "attention_mask": ones, "token_type_ids": 0 * ones}
+    return session.run(None, feed)[0]
+
+
+def test_the_logits_are_the_same(integer: Path, qdq: Path) -> None:
+    assert np.abs(logits(integer)).max() > 0.01
+    assert np.abs(logits(integer) - logits(qdq)).max() < 1e-4
+
+
+def test_products_and_zeros_are_kept(integer: Path, qdq: Path) -> None:
+    before, after = (onnx.load(str(file)).graph for file in (integer, qdq))
+    assert sparsity.int8_products(after) == sparsity.int8_products(before) == 18
+    assert not any(node.op_type == "MatMulInteger" for node in after.node)
+    zeros = [sparsity.onnx_sparsity(file) for file in (integer, qdq)]
+    assert list(zeros[0].sparsity) == list(zeros[1].sparsity)
+    assert zeros[1].sparsity.max() > 0.79
+    assert set(zeros[1].dtype) == {"int8"}
+
+
+def test_weights_are_stored_around_zero(qdq: Path) -> None:
+    graph = onnx.load(str(qdq)).graph
+    stored = {tensor.name: values(tensor) for tensor in graph.initializer}
+    points = [stored[name] for name in stored if name.endswith("_zero_point")]
+    assert len(points) == 14
+    assert not any(point.any() for point in points)
+
+
+def test_onnx_runtime_makes_integer_products_of_it(qdq: Path, tmp_path: Path) -> None:
+    logits(qdq, tmp_path / "optimized.onnx")
+    kinds = [node.op_type for node in onnx.load(str(tmp_path / "optimized.onnx")).graph.node]
+    # All but the pooler and the head, whose inputs are rows of one token.
+    assert kinds.count("MatMulIntegerToFloat") + kinds.count("QLinearMatMul") >= 16
+
+
+def test_a_float_model_stays_as_it_is(dense: Checkpoint, tmp_path: Path) -> None:
+    export.write_graph(models.load_model(dense), tmp_path / "m.onnx", quantized=False)
+    model = onnx.load(str(tmp_path / "m.onnx"))
+    assert [n.op_type for n in portable.to_qdq(model).graph.node] == [
+        n.op_type for n in model.graph.node
+    ]
+
+
+def product_graph(weights: np.ndarray, zero: int, last: str) -> onnx.ModelProto:
+    """Return a model of one int8 product, followed by Cast and one more operator."""
+    kind, made = TensorProto.FLOAT, "made"
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("MatMulInteger", ["q", "w", "zero", "w_zero"], ["steps"], name="p"),
+        helper.make_node("Cast", ["steps"], ["cast"], to=kind),
+        helper.make_node(last, ["cast", "worth"], [made]),
+    ]
+    stored = {
+        "scale": np.float32(0.5), "zero": np.uint8(3), "w": weights, "w_zero": np.uint8(zero),
+        "worth": np.float32(0.125),
+    }  # fmt: skip
+    graph = helper.make_graph(
+        nodes,
+        "one product",
+        [helper.make_tensor_value_info("x", kind, [1, len(weights)])],
+        [helper.make_tensor_value_info(made, kind, [1, weights.shape[1]])],
+        [numpy_helper.from_array(np.asarray(v), name) for name, v in stored.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)])
+
+
+def test_the_scale_of_the_weights_is_what_the_activation_leaves() -> None:
+    weights = np.array([[128, 130], [126, 128]], np.uint8)
+    made = portable.to_qdq(product_graph(weights, 128, "Mul"))
+    stored = {tensor.name: values(tensor) for tensor in made.graph.initializer}
+    assert stored["w_scale"] == 0.25
+    assert stored["w_int8"].tolist() == [[0, 2], [-2, 0]]
+    assert [n.op_type for n in made.graph.node][1:] == ["DequantizeLinear"] * 2 + ["MatMul"]
+
+
+def test_another_chain_is_refused() -> None:
+    with pytest.raises(UserError, match="p is followed by Cast, Div; expected"):
+        portable.to_qdq(product_graph(np.full((2, 2), 128, np.uint8), 128, "Div"))
+
+
+def test_weights_that_int8_cannot_hold_are_refused() -> None:
+    with pytest.raises(UserError, match="w holds steps from 0 to 255 around its zero"):
+        portable.to_qdq(product_graph(np.array([[0, 255]] * 2, np.uint8), 0, "Mul"))
