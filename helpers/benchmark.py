@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from helpers import sparsity
 from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, check_threads, fingerprint
-from helpers.engines import missing_engines, open_engine
+from helpers.engines import ON_FOLDERS, missing_engines, open_engine
 from helpers.errors import UserError
 from helpers.measurements import Measurement, as_table, load, save
 from helpers.verdict import SpeedUp, cpu_features, speed_up, verdict
@@ -49,6 +49,7 @@ ABOUT = (
     "compile_seconds",
     "peak_memory_mb",
     "supported_fraction",
+    "int8_run",
 )
 
 
@@ -160,7 +161,7 @@ def fits(engine: str, path: Path, asked: Sequence[str]) -> bool:
     A pair that does not fit is left out if another engine asked for takes the model; if none
     does, it stays in and fails with its reason.
     """
-    takes = [name for name in asked if (name == "torch") == path.is_dir()]
+    takes = [name for name in asked if (name in ON_FOLDERS) == path.is_dir()]
     return engine in takes or not takes
 
 
@@ -182,8 +183,8 @@ def start(
         row.error = reason
         return {}
     try:
-        if (row.engine == "torch") != row.path.is_dir() and ":" not in row.engine:
-            wanted = "a checkpoint folder" if row.engine == "torch" else "an ONNX file"
+        if (row.engine in ON_FOLDERS) != row.path.is_dir() and ":" not in row.engine:
+            wanted = "a checkpoint folder" if row.engine in ON_FOLDERS else "an ONNX file"
             raise EngineError(f"{row.engine} takes {wanted}, and this model is none.")
         row.process = stack.enter_context(open_engine(row.path, row.engine, timeout=timeout))
         about = row.process.prepare(*shape, threads)

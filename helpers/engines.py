@@ -1,8 +1,8 @@
-"""Inference engines behind one small protocol: DeepSparse, ONNX Runtime and PyTorch.
+"""Inference engines behind one small protocol: DeepSparse, ONNX Runtime, OpenVINO and PyTorch.
 
-Why: the same model, the same numbers in and out, whatever runs it. This is the only module that
-imports an engine, and each is imported only inside the child process that holds it (see
-`engine_process`), because engines abort, hang and rewrite the model they are given.
+Why: the same model, the same numbers in and out, whatever runs it. An engine is imported only in
+the child process that holds it (see `engine_process`), because engines abort, hang and rewrite the
+model they are given.
 
 How: `predict` for logits; `open_engine` for whoever wants to time calls.
 """
@@ -10,14 +10,10 @@ How: `predict` for logits; `open_engine` for whoever wants to time calls.
 import importlib.util
 import platform
 import sys
-import time
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
-from helpers import environment
-from helpers.engine_child import import_path, own_dtype
 from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, Inputs
 from helpers.errors import UserError
 
@@ -25,13 +21,17 @@ __all__ = ["EngineError", "available_engines", "missing_engines", "open_engine",
 
 Outputs = np.ndarray | tuple[np.ndarray, ...]
 # Where an engine's class lives and the package it needs. One more engine is one more line here and
-# one more class below (OpenVINO is meant to come next). A name with a colon is taken as an import
-# path to a class, so tests and readers can bring their own.
+# one more class below. A name with a colon is taken as an import path to a class, so tests and
+# readers can bring their own.
 ENGINES = {
-    "deepsparse": ("helpers.engines:DeepSparse", "deepsparse"),
-    "onnxruntime": ("helpers.engines:OnnxRuntime", "onnxruntime"),
-    "torch": ("helpers.engines:TorchEager", "torch"),
+    "deepsparse": ("helpers.engine_kinds:DeepSparse", "deepsparse"),
+    "onnxruntime": ("helpers.engine_kinds:OnnxRuntime", "onnxruntime"),
+    "openvino": ("helpers.engine_kinds:OpenVino", "openvino"),
+    "torch": ("helpers.engine_kinds:TorchEager", "torch"),
+    "torch-bf16": ("helpers.engine_kinds:TorchBf16", "torch"),
 }
+# They run checkpoint folders; the others run ONNX files.
+ON_FOLDERS = ("torch", "torch-bf16")
 
 
 def missing_engines() -> dict[str, str]:
@@ -109,137 +109,3 @@ def predict(
         answers = zip(*(process.run(batch)[0] for batch in batches), strict=True)
         outputs = tuple(np.concatenate(parts) for parts in answers)
     return outputs[0] if len(outputs) == 1 else outputs
-
-
-class Engine(Protocol):
-    """What a child process can be asked. An engine imports its package inside `prepare`."""
-
-    def prepare(
-        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
-    ) -> None:
-        """Load and compile the model for inputs of [batch_size, sequence_length]."""
-
-    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
-        """Return the outputs ([batch, ...]) and the seconds of the bare call."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return version, threads in use and, for DeepSparse, the supported share of operators."""
-
-    def close(self) -> None:
-        """Let go of the model."""
-
-
-class DeepSparse:
-    """The sparsity-aware engine; compiles for one fixed shape."""
-
-    def prepare(
-        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
-    ) -> None:
-        """Compile; this overwrites the inputs of the ONNX file in place, hence the private copy."""
-        import deepsparse
-        import onnx
-
-        graph = onnx.load(str(model_path)).graph
-        shapes = [[batch_size, sequence_length]] * len(graph.input)
-        self.engine = deepsparse.Engine(
-            str(model_path), batch_size, num_cores=num_threads, input_shapes=shapes
-        )
-
-    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
-        """Run one batch synchronously."""
-        arrays = [own_dtype(inputs[name]) for name in self.engine.input_names]
-        start = time.perf_counter()
-        outputs = self.engine.run(arrays, val_inp=False)
-        return list(outputs), time.perf_counter() - start
-
-    def describe(self) -> dict[str, Any]:
-        """A supported share of 0 means that DeepSparse hands everything to its slow fallback."""
-        return {
-            "version": environment.package_version("deepsparse"),
-            "threads": self.engine.num_cores,
-            "supported_fraction": self.engine.fraction_of_supported_ops,
-        }
-
-    def close(self) -> None:
-        """Let go of the engine and its threads."""
-        del self.engine
-
-
-class OnnxRuntime:
-    """The engine most people use: fast on dense models, blind to zeros."""
-
-    def prepare(
-        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
-    ) -> None:
-        """Open a session with that many threads; the shape stays free."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            str(model_path), options, providers=["CPUExecutionProvider"]
-        )
-        self.names = [value.name for value in self.session.get_inputs()]
-
-    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
-        """Run one batch."""
-        feed = {name: inputs[name] for name in self.names}
-        start = time.perf_counter()
-        outputs = self.session.run(None, feed)
-        return list(outputs), time.perf_counter() - start
-
-    def describe(self) -> dict[str, Any]:
-        """Report the options the session really has."""
-        threads = self.session.get_session_options().intra_op_num_threads
-        return {"version": environment.package_version("onnxruntime"), "threads": threads}
-
-    def close(self) -> None:
-        """Let go of the session and its threads."""
-        del self.session
-
-
-class TorchEager:
-    """PyTorch without a compiler, from a checkpoint folder: what one has before exporting."""
-
-    loader = "helpers.models:load_for_inference"
-
-    def prepare(
-        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
-    ) -> None:
-        """Load the module through `loader`, an import path, so that subclasses may differ."""
-        import torch
-
-        torch.set_num_threads(num_threads)
-        self.model = import_path(self.loader)(model_path).eval()
-
-    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
-        """Run one batch without gradients."""
-        import torch
-
-        tensors = {name: torch.from_numpy(own_dtype(array)) for name, array in inputs.items()}
-        with torch.inference_mode():
-            start = time.perf_counter()
-            outputs = self.model(**tensors, return_dict=False)
-            seconds = time.perf_counter() - start
-        return [output.numpy() for output in outputs], seconds
-
-    def describe(self) -> dict[str, Any]:
-        """Fake quantization computes in fp32, so its precision is said to be simulated."""
-        import torch
-
-        from helpers import sparsity
-
-        simulated = len(sparsity.quantized_modules(self.model)) > 0
-        matrices = sparsity.layer_sparsity(self.model)
-        sizes = matrices["rows"] * matrices["columns"]
-        return {
-            "version": environment.package_version("torch"),
-            "threads": torch.get_num_threads(),
-            "precision": "fp32 (simulated int8)" if simulated else "fp32",
-            "sparsity": float((matrices["sparsity"] * sizes).sum() / sizes.sum()),
-        }
-
-    def close(self) -> None:
-        """Let go of the module."""
-        del self.model

@@ -23,6 +23,7 @@ class Measurement:
     Attributes:
         median_ms, p10_ms, p90_ms: milliseconds a batch.
         supported_fraction: share of operators DeepSparse runs itself; None on other engines.
+        int8_run: products that the engine's own graph shows in int8; None where it shows none.
         sparsity: share of zeros (0 to 1) among all weights of the matrices.
         compile_seconds: from the child's start to ready, the import of the engine included.
         sha256: of the model file, or of a checkpoint folder's files.
@@ -44,6 +45,7 @@ class Measurement:
     compile_seconds: float | None = None
     peak_memory_mb: float | None = None
     supported_fraction: float | None = None
+    int8_run: int | None = None
     engine_version: str | None = None
     error: str | None = None
 

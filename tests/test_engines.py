@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import engines
+from helpers import engine_kinds, engines
 from helpers.engine_process import check_threads
 from helpers.engines import EngineError, open_engine, predict
 from helpers.errors import ProofError, UserError
@@ -102,10 +102,16 @@ def tiny_bert() -> Any:  # noqa: ANN401 - importing torch for a type would slow 
     return BertForSequenceClassification(config).eval()
 
 
-class TinyTorch(engines.TorchEager):
+class TinyTorch(engine_kinds.TorchEager):
     """Torch with another loader, given by its import path."""
 
     loader = "transformers:AutoModelForSequenceClassification.from_pretrained"
+
+
+class TinyBf16(engine_kinds.TorchBf16):
+    """The same in bf16."""
+
+    loader = TinyTorch.loader
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +176,7 @@ def open_fake(name: str, file: Path, **options: float) -> engines.EngineProcess:
 
 
 @pytest.mark.parametrize(
-    "engine", ["onnxruntime", pytest.param("deepsparse", marks=needs_deepsparse)]
+    "engine", ["onnxruntime", "openvino", pytest.param("deepsparse", marks=needs_deepsparse)]
 )
 def test_engines_give_the_models_logits_and_leave_the_file_alone(
     onnx_file: Path, engine: str
@@ -195,6 +201,14 @@ def test_deepsparse_describes_itself(onnx_file: Path) -> None:
 def test_torch_runs_a_checkpoint_folder(checkpoint: Path) -> None:
     found = predict(checkpoint, f"{HERE}:TinyTorch", batches(), num_threads=1)
     np.testing.assert_allclose(found, torch_logits(), atol=1e-5)
+
+
+def test_torch_in_bf16_says_so_and_is_near(checkpoint: Path) -> None:
+    with open_engine(checkpoint, f"{HERE}:TinyBf16") as process:
+        assert process.prepare(2, 8, 1)["precision"] == "bf16"
+        (found,), _ = process.run(batches()[0])
+    gap = np.abs(found - torch_logits()[:2]).max()
+    assert 0 < gap < 0.05
 
 
 def test_an_abort_is_an_error_with_signal_and_last_words(any_file: Path) -> None:

@@ -1,0 +1,227 @@
+"""The engines themselves: DeepSparse, ONNX Runtime, OpenVINO and PyTorch, each in four methods.
+
+This is the only module that imports them, each inside `prepare`, in a child process of its own.
+"""
+
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from helpers import environment
+from helpers.engine_child import import_path, own_dtype
+from helpers.engine_process import Inputs
+
+# What the kernels of ONNX Runtime that multiply in int8 are called after its optimizations.
+ORT_INT8 = (
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "QLinearMatMul",
+    "QGemm",
+)
+
+
+class Engine(Protocol):
+    """What a child process can be asked. An engine imports its package inside `prepare`."""
+
+    def prepare(
+        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
+    ) -> None:
+        """Load and compile the model for inputs of [batch_size, sequence_length]."""
+
+    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
+        """Return the outputs ([batch, ...]) and the seconds of the bare call."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return version, threads in use, and what else the engine tells.
+
+        That is, for DeepSparse, the supported share of operators, and where the engine shows its
+        own graph, `int8_run`: how many products it really runs in int8.
+        """
+
+    def close(self) -> None:
+        """Let go of the model."""
+
+
+class DeepSparse:
+    """The sparsity-aware engine; compiles for one fixed shape."""
+
+    def prepare(
+        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
+    ) -> None:
+        """Compile; this overwrites the inputs of the ONNX file in place, hence the private copy."""
+        import deepsparse
+        import onnx
+
+        graph = onnx.load(str(model_path)).graph
+        shapes = [[batch_size, sequence_length]] * len(graph.input)
+        self.engine = deepsparse.Engine(
+            str(model_path), batch_size, num_cores=num_threads, input_shapes=shapes
+        )
+
+    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
+        """Run one batch synchronously."""
+        arrays = [own_dtype(inputs[name]) for name in self.engine.input_names]
+        start = time.perf_counter()
+        outputs = self.engine.run(arrays, val_inp=False)
+        return list(outputs), time.perf_counter() - start
+
+    def describe(self) -> dict[str, Any]:
+        """A supported share of 0 means that DeepSparse hands everything to its slow fallback."""
+        return {
+            "version": environment.package_version("deepsparse"),
+            "threads": self.engine.num_cores,
+            "supported_fraction": self.engine.fraction_of_supported_ops,
+        }
+
+    def close(self) -> None:
+        """Let go of the engine and its threads."""
+        del self.engine
+
+
+class OnnxRuntime:
+    """The engine most people use: fast on dense models, blind to zeros."""
+
+    def prepare(
+        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
+    ) -> None:
+        """Open a session with that many threads; the shape stays free."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+        options.log_severity_level = 3
+        # The graph as it is run, beside the private copy; read in `describe`.
+        self.optimized = model_path.with_name("optimized.onnx")
+        options.optimized_model_filepath = str(self.optimized)
+        self.session = onnxruntime.InferenceSession(
+            str(model_path), options, providers=["CPUExecutionProvider"]
+        )
+        self.names = [value.name for value in self.session.get_inputs()]
+
+    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
+        """Run one batch."""
+        feed = {name: inputs[name] for name in self.names}
+        start = time.perf_counter()
+        outputs = self.session.run(None, feed)
+        return list(outputs), time.perf_counter() - start
+
+    def describe(self) -> dict[str, Any]:
+        """Report the options the session really has, and the kernels it has chosen."""
+        import onnx
+
+        threads = self.session.get_session_options().intra_op_num_threads
+        nodes = onnx.load(str(self.optimized), load_external_data=False).graph.node
+        return {
+            "version": environment.package_version("onnxruntime"),
+            "threads": threads,
+            "int8_run": sum(node.op_type in ORT_INT8 for node in nodes),
+        }
+
+    def close(self) -> None:
+        """Let go of the session and its threads."""
+        del self.session
+
+
+class OpenVino:
+    """Intel's engine, which may be used in production; int8 in QDQ form, blind to zeros."""
+
+    def prepare(
+        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
+    ) -> None:
+        """Compile for one shape, in fp32 where the model is fp32: its default may be bf16."""
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(model_path)
+        model.reshape({value: [batch_size, sequence_length] for value in model.inputs})
+        products = [op for op in model.get_ops() if op.get_type_name() == "MatMul"]
+        self.products = {op.get_friendly_name() for op in products}
+        asked = {
+            "INFERENCE_NUM_THREADS": num_threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self.compiled = core.compile_model(model, "CPU", asked)
+        self.request = self.compiled.create_infer_request()
+        self.names = [value.any_name for value in self.compiled.inputs]
+
+    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
+        """Run one batch."""
+        feed = {name: own_dtype(inputs[name]) for name in self.names}
+        start = time.perf_counter()
+        found = self.request.infer(feed)
+        seconds = time.perf_counter() - start
+        return [np.array(found[value]) for value in self.compiled.outputs], seconds
+
+    def describe(self) -> dict[str, Any]:
+        """Count the products that its own graph shows in int8, those fused into others too."""
+        int8 = 0
+        for node in self.compiled.get_runtime_model().get_ops():
+            facts = {key: value.value for key, value in node.get_rt_info().items()}
+            if facts["runtimePrecision"] in ("i8", "u8"):
+                int8 += len(self.products & {*facts["originalLayersNames"].split(",")})
+        return {
+            "version": environment.package_version("openvino"),
+            "threads": self.compiled.get_property("INFERENCE_NUM_THREADS"),
+            "int8_run": int8,
+        }
+
+    def close(self) -> None:
+        """Let go of the model."""
+        del self.request, self.compiled
+
+
+class TorchEager:
+    """PyTorch without a compiler, from a checkpoint folder: what one has before exporting."""
+
+    loader = "helpers.models:load_for_inference"
+    bf16 = False
+
+    def prepare(
+        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
+    ) -> None:
+        """Load the module through `loader`, an import path, so that subclasses may differ."""
+        import torch
+
+        torch.set_num_threads(num_threads)
+        self.model = import_path(self.loader)(model_path).eval()
+
+    def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
+        """Run one batch without gradients."""
+        import torch
+
+        tensors = {name: torch.from_numpy(own_dtype(array)) for name, array in inputs.items()}
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            start = time.perf_counter()
+            outputs = self.model(**tensors, return_dict=False)
+            seconds = time.perf_counter() - start
+        return [output.float().numpy() for output in outputs], seconds
+
+    def describe(self) -> dict[str, Any]:
+        """Fake quantization computes in fp32, so its precision is said to be simulated."""
+        import torch
+
+        from helpers import sparsity
+
+        simulated = len(sparsity.quantized_modules(self.model)) > 0
+        matrices = sparsity.layer_sparsity(self.model)
+        sizes = matrices["rows"] * matrices["columns"]
+        return {
+            "version": environment.package_version("torch"),
+            "threads": torch.get_num_threads(),
+            "precision": f"{'bf16' if self.bf16 else 'fp32'}{' (simulated int8)' * simulated}",
+            "sparsity": float((matrices["sparsity"] * sizes).sum() / sizes.sum()),
+        }
+
+    def close(self) -> None:
+        """Let go of the module."""
+        del self.model
+
+
+class TorchBf16(TorchEager):
+    """The same with matrix products in bf16 (autocast)."""
+
+    bf16 = True
