@@ -1,15 +1,16 @@
 """Checkpoint to ONNX, with its proof.
 
-The folder appears only when `export_proof` has passed the file; `proof.json` in it says what was
-checked, expected and found.
+The folder appears only when `export_proof` has passed every file in it; `proof.json` says what was
+checked, expected and found. An int8 model has two forms: SparseML's, which only DeepSparse runs in
+int8, and QDQ, which OpenVINO and ONNX Runtime do (see `portable`).
 """
 
 import collections
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from helpers import compat, environment, models, stops
+from helpers import compat, environment, models, portable, stops
 from helpers.errors import UserError
 from helpers.export_proof import prove
 from helpers.models import INPUTS
@@ -21,23 +22,41 @@ if TYPE_CHECKING:
     import torch
 
 
+# Form to the files that hold it, each with the form it has; the first is what engines are given.
+FORMS = {
+    "deepsparse": {"model.onnx": "deepsparse"},
+    "qdq": {"model.onnx": "qdq"},
+    "both": {"model.onnx": "deepsparse", "model_qdq.onnx": "qdq"},
+}
+
+
 def export_onnx(
-    checkpoint: Checkpoint, task: Task, output_dir: Path | str, *, overwrite: bool = False
+    checkpoint: Checkpoint,
+    task: Task,
+    output_dir: Path | str,
+    *,
+    form: str = "deepsparse",
+    overwrite: bool = False,
 ) -> OnnxModel:
     """Export a checkpoint and return the proven ONNX model.
 
-    If `output_dir` holds a proven export of exactly this checkpoint, it is returned as it is.
+    If `output_dir` holds a proven export of exactly this checkpoint in this form, it is returned as
+    it is.
 
     Args:
         checkpoint: a finished run.
         task: the task it was trained for; its validation rows are the proof's inputs.
         output_dir: the export's folder; it appears when every check has passed.
+        form: "deepsparse", "qdq", or "both": then the second is `model_qdq.onnx`. A model in fp32
+            has one form, whatever is asked.
         overwrite: replace what it holds.
 
     Raises:
-        UserError: for an output folder that is occupied, a file, or on a full disk.
+        UserError: for another form, and an output folder that is occupied, a file, or on a full
+            disk.
         ProofError: if the file is not the model; nothing is written.
     """
+    check_form(form)
     output_dir = Path(output_dir).resolve()
     if output_dir.is_file():
         raise UserError(f"{output_dir} is a file; --onnx_export_path names a folder.")
@@ -48,29 +67,61 @@ def export_onnx(
         )
     mend = "Give the task it was trained on, or the proof would mean nothing."
     check_answers(checkpoint, task, mend)
-    if not overwrite and (found := reuse(output_dir, checkpoint)):
+    files = FORMS[form] if _quantized(checkpoint) else {"model.onnx": "fp32"}
+    if not overwrite and (found := reuse(output_dir, checkpoint, files)):
         print(f"{output_dir.name}: proven export found, nothing to do.")
         return found
     environment.check_disk(output_dir, 4 * sum(f.stat().st_size for f in _files(checkpoint)))
     with stops.writing(output_dir, overwrite=overwrite) as folder:
-        model = models.load_model(checkpoint)
-        quantized = bool(_quantized(checkpoint))
-        write_graph(model, folder / "model.onnx", task.outputs, quantized=quantized)
         for file in _files(checkpoint):
             if file.suffix in (".json", ".txt") and not file.name.startswith(("run.", "eval_")):
                 shutil.copy(file, folder)
-        checks = prove(folder / "model.onnx", model, checkpoint, task)
-        note = {"source": identity(checkpoint), "task": task.name, "checks": checks}
+        checks = write_files(checkpoint, task, folder, files)
+        note = {"source": identity(checkpoint), "task": task.name, "forms": files, "checks": checks}
         stops.write_note(folder, "proof.json", {**note, **environment.describe()})
     return OnnxModel.load(output_dir)
 
 
-def reuse(output_dir: Path, checkpoint: Checkpoint) -> OnnxModel | None:
-    """Return the export in `output_dir` if it was made from these very weights."""
+def check_form(form: str) -> None:
+    """Refuse a form that there is none of, before anything is trained for it.
+
+    Raises:
+        UserError: naming those there are.
+    """
+    if form not in FORMS:
+        raise UserError(f"--onnx_export_format is {form!r}. Expected one of {', '.join(FORMS)}.")
+
+
+def reuse(
+    output_dir: Path, checkpoint: Checkpoint, files: dict[str, str] | None = None
+) -> OnnxModel | None:
+    """Return the export in `output_dir` if it was made from these very weights, in these forms."""
     if not (output_dir / "proof.json").is_file():
         return None
     found = OnnxModel.load(output_dir)
+    if files and found.proof.get("forms", files) != files:
+        return None
     return found if found.proof["source"] == identity(checkpoint) else None
+
+
+def write_files(
+    checkpoint: Checkpoint, task: Task, folder: Path, files: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Write a model in each form that is asked for; return the checks they have passed."""
+    import onnx
+
+    model = models.load_model(checkpoint)
+    made = folder / "as_exported.onnx"
+    write_graph(model, made, task.outputs, quantized=bool(_quantized(checkpoint)))
+    checks = []
+    for name, form in files.items():
+        if form == "qdq":
+            onnx.save(portable.to_qdq(onnx.load(str(made))), str(folder / name))
+        else:
+            shutil.copy(made, folder / name)
+        checks += prove(folder / name, model, checkpoint, task, form)
+    made.unlink()
+    return checks
 
 
 def _files(checkpoint: Checkpoint) -> list[Path]:

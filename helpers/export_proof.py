@@ -1,7 +1,7 @@
 """Is this ONNX file the model it was exported from?
 
 It is if it has the zeros, the int8 operators, the logits and the metric of the PyTorch model, on
-ONNX Runtime and on DeepSparse.
+the engines that its form is made for; and if these run it in int8, where they let one see that.
 """
 
 from pathlib import Path
@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers import models, sparsity, structure, tiers
+from helpers import models, onnx_weights, sparsity, structure, tiers
 from helpers.errors import ProofError
 from helpers.models import INPUTS
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
 
 if TYPE_CHECKING:
-    import onnx
     import torch
 
     from helpers.engines import Outputs
@@ -27,13 +26,26 @@ PROOF_BATCH = 16
 FP32_LOGITS_TOLERANCE = 1e-3
 INT8_MEAN_TOLERANCE = 0.15
 METRIC_TOLERANCE = 0.02
-ENGINES = ("onnxruntime", "deepsparse")
+ENGINES = {
+    "fp32": ("onnxruntime", "deepsparse"),
+    "deepsparse": ("onnxruntime", "deepsparse"),
+    "qdq": ("onnxruntime", "openvino"),
+}
+# Pooler and head see one token of a text; engines may find that int8 is not worth it there.
+MAY_STAY_FLOAT = 2
 
 
 def prove(
-    file: Path, model: "torch.nn.Module", checkpoint: Checkpoint, task: Task
+    file: Path, model: "torch.nn.Module", checkpoint: Checkpoint, task: Task, form: str
 ) -> list[dict[str, Any]]:
     """Hold an ONNX file to the model it was exported from.
+
+    Args:
+        file: the ONNX file.
+        model: the model in PyTorch.
+        checkpoint: where that was loaded from.
+        task: its validation rows are the inputs.
+        form: a key of `ENGINES`.
 
     Returns:
         One row a check: `check`, `expected`, `found`.
@@ -44,11 +56,16 @@ def prove(
     import onnx
 
     graph = onnx.load(str(file)).graph
-    checks = [check_int8(graph, model), check_zeros(file, model)]
+    count = sparsity.int8_products if form == "qdq" else onnx_weights.integer_products
+    checks = [check_int8(count(graph), model), check_zeros(file, model)]
     batches, references = proof_batches(checkpoint, task)
     expected = run_torch(model, batches)
-    for engine in ENGINES:
+    for engine in ENGINES[form]:
         checks += check_engine(file, engine, batches, references, expected, task, checks[0])
+        if form == "qdq":
+            checks.append(check_int8_run(file, engine, batches[0], checks[0]["found"]))
+    if form == "qdq":
+        checks = [{**row, "check": f"qdq: {row['check']}"} for row in checks]
     return checks
 
 
@@ -70,13 +87,12 @@ def check_zeros(file: Path, model: "torch.nn.Module") -> dict[str, Any]:
     raise failed(row, "The file does not hold this model's weights; export again.")
 
 
-def check_int8(graph: "onnx.GraphProto", model: "torch.nn.Module") -> dict[str, Any]:
-    """Hold the graph's int8 products to the quantized matrices, and two a layer in attention."""
+def check_int8(found: int, model: "torch.nn.Module") -> dict[str, Any]:
+    """Hold a graph's int8 products to the quantized matrices, and two a layer in attention."""
     kinds = sparsity.quantized_modules(model)["kind"].value_counts()
     # Attention is expected, not looked up: where it was lost, model and graph lack it alike.
     attention = 2 * structure.layer_count(model) if kinds.get("Linear", 0) else 0
     expected = int(kinds.get("Linear", 0)) + attention
-    found = sparsity.int8_products(graph)
     row = {"check": "int8 products", "expected": expected, "found": found}
     if found == expected:
         return row
@@ -150,6 +166,25 @@ def check_engine(
             metric_tolerance(task.decided(found), task.decided(expected)),
         ),
     ]
+
+
+def check_int8_run(
+    file: Path, engine: str, batch: dict[str, np.ndarray], products: int
+) -> dict[str, Any]:
+    """Hold an engine to running the int8 products of a QDQ file in int8, by its own graph."""
+    from helpers import engines
+
+    row = {
+        "check": f"{engine} runs int8",
+        "expected": f"{products - MAY_STAY_FLOAT} products or more",
+    }
+    if engine not in engines.available_engines():
+        return {**row, "found": "not installed, or not for this platform"}
+    with engines.open_engine(file, engine) as process:
+        row["found"] = process.prepare(*batch["input_ids"].shape)["int8_run"]
+    if row["found"] >= products - MAY_STAY_FLOAT:
+        return row
+    raise failed(row, f"{engine} computes it in float, which is slow; its version may be too old.")
 
 
 def metric_tolerance(found: np.ndarray, expected: np.ndarray) -> float:

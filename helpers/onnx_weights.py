@@ -198,16 +198,19 @@ def zero_point(
     return zero.reshape(-1, 1) if down and zero.ndim == 1 else zero
 
 
+def integer_products(graph: "onnx.GraphProto") -> int:
+    """Count the products written with integer operators, as DeepSparse needs them."""
+    return sum(node.op_type in INT8_PRODUCTS for node in graph.node)
+
+
 def products(graph: "onnx.GraphProto") -> tuple[int, int]:
     """Return how many matrix products run in int8, and how many of two activations do not.
 
     Int8 are the integer operators, and float ones between two dequantized inputs, which the
     engines run as integer ones.
     """
-    wires, int8, floating = Wiring.of(graph), 0, 0
+    wires, int8, floating = Wiring.of(graph), integer_products(graph), 0
     for node in graph.node:
-        if node.op_type in INT8_PRODUCTS:
-            int8 += 1
         if node.op_type not in FLOAT_PRODUCTS:
             continue
         ways = [wires.origin(name) for name in node.input[:2]]

@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 
 import helpers
-from helpers import compat, export, export_proof, models, sparsity
+from helpers import compat, export, export_proof, models, portable, sparsity
 from helpers.errors import ProofError, UserError
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
@@ -79,7 +79,7 @@ def test_without_quantizable_attention_the_count_falls_short(
     graph = onnx.load(str(tmp_path / "m.onnx")).graph
     assert sparsity.int8_products(graph) == 38
     with pytest.raises(ProofError, match="int8 products: expected 50, found 38"):
-        export_proof.check_int8(graph, model)
+        export_proof.check_int8(sparsity.int8_products(graph), model)
 
 
 def spoiled(file: Path, change: str) -> None:
@@ -129,6 +129,51 @@ def test_lost_quantization_fails_its_proof(
     )
     with pytest.raises(ProofError, match=r"int8 products: expected 18, found 0"):
         export.export_onnx(sparse_int8, tiny_task, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def both(
+    sparse_int8: Checkpoint, tiny_task: Task, tmp_path_factory: pytest.TempPathFactory
+) -> OnnxModel:
+    """Return an int8 export in both forms."""
+    return export.export_onnx(
+        sparse_int8, tiny_task, tmp_path_factory.mktemp("x") / "both", form="both"
+    )
+
+
+def test_both_forms_are_written_and_each_is_proven(both: OnnxModel) -> None:
+    assert sorted(f.name for f in both.folder.glob("*.onnx")) == ["model.onnx", "model_qdq.onnx"]
+    found = {row["check"]: row["found"] for row in both.proof["checks"]}
+    assert found["int8 products"] == found["qdq: int8 products"] == 18
+    assert found["qdq: openvino runs int8"] >= 16
+    assert {"deepsparse logits", "qdq: openvino logits", "qdq: onnxruntime accuracy"} <= set(found)
+
+
+def test_one_form_alone_is_the_model_and_another_is_not_taken_for_it(
+    both: OnnxModel, sparse_int8: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    made = export.export_onnx(sparse_int8, tiny_task, tmp_path / "qdq", form="qdq")
+    assert sparsity.int8_products(onnx.load(str(made.file)).graph) == 18
+    assert "MatMulInteger" not in {n.op_type for n in onnx.load(str(made.file)).graph.node}
+    again = export.export_onnx(sparse_int8, tiny_task, made.folder, form="qdq")
+    assert again.proof == made.proof
+    with pytest.raises(UserError, match="already holds something"):
+        export.export_onnx(sparse_int8, tiny_task, made.folder)
+
+
+def test_an_unknown_form_is_refused(dense: Checkpoint, tiny_task: Task, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Expected one of deepsparse, qdq, both"):
+        export.export_onnx(dense, tiny_task, tmp_path / "out", form="tflite")
+
+
+def test_int8_that_an_engine_does_not_run_is_noticed(
+    sparse_int8: Checkpoint, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SparseML's own form has the right logits on OpenVINO, and is computed in float."""
+    monkeypatch.setattr(portable, "to_qdq", lambda model: model)
+    with pytest.raises(ProofError, match="runs int8: expected 16 products or more, found 0"):
+        export.export_onnx(sparse_int8, tiny_task, tmp_path / "out", form="qdq")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_metric_that_drops_is_noticed() -> None:

@@ -8,6 +8,10 @@ from helpers import tiers
 from helpers.errors import UserError
 from helpers.tasks import Task, load_task
 
+FORMAT_HELP = (
+    "form of an int8 model: 'deepsparse', 'qdq' (OpenVINO and ONNX Runtime run it in int8), 'both'"
+)
+
 
 def flag(default: object, text: str) -> object:
     """Return a dataclass field with its help text."""
@@ -23,6 +27,7 @@ class ModelArguments:
     distill_hardness: float | None = flag(None, "weight of the teacher, 0 to 1 (1.0)")
     distill_temperature: float | None = flag(None, "softening of the compared answers (2.0)")
     onnx_export_path: str | None = flag(None, "folder for the proven ONNX export")
+    onnx_export_format: str = flag("deepsparse", FORMAT_HELP)
 
 
 @dataclass

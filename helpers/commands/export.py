@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from helpers.commands import FLAG_FILES, given, parse, print_json, with_first
-from helpers.commands.arguments import DataArguments, JsonArgument, TextArguments, flag
+from helpers.commands.arguments import (
+    FORMAT_HELP,
+    DataArguments,
+    JsonArgument,
+    TextArguments,
+    flag,
+)
 from helpers.commands.running import NO_MASKED_EXPORT
 from helpers.errors import UserError
 from helpers.stops import Checkpoint, refuse_occupied
@@ -21,6 +27,7 @@ class ExportArguments:
         None, "folder of the finished checkpoint; may stand first, without --model_name_or_path"
     )
     onnx_export_path: str | None = flag(None, "folder for the ONNX model and its proof")
+    onnx_export_format: str = flag("deepsparse", FORMAT_HELP)
     overwrite_output_dir: bool = flag(False, "replace what that folder holds")
 
 
@@ -28,7 +35,7 @@ def main(argv: list[str]) -> int:
     """Export as the flags say; print the proof, and one JSON line if asked."""
     import pandas as pd
 
-    from helpers.export import export_onnx
+    from helpers.export import check_form, export_onnx
 
     argv = with_first(argv, "--model_name_or_path", FLAG_FILES)
     run = recorded(given(argv, "model_name_or_path").get("model_name_or_path"))
@@ -39,10 +46,15 @@ def main(argv: list[str]) -> int:
     where, data, output = parse("export", types, argv, **known)
     if not where.model_name_or_path or not where.onnx_export_path:
         raise UserError("Give the checkpoint's folder and --onnx_export_path.")
+    check_form(where.onnx_export_format)
     check_folders(where)
     source = Checkpoint.load(where.model_name_or_path)
     made = export_onnx(
-        source, data.load(), where.onnx_export_path, overwrite=where.overwrite_output_dir
+        source,
+        data.load(),
+        where.onnx_export_path,
+        form=where.onnx_export_format,
+        overwrite=where.overwrite_output_dir,
     )
     print(pd.DataFrame(made.proof["checks"]).to_string(index=False))
     print_json(output.json, {"onnx": str(made.file), "checks": made.proof["checks"]})

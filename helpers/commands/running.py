@@ -58,8 +58,10 @@ def work(
     argv: list[str],
 ) -> int:
     """Do what the flags say, in one process or in each of several."""
+    from helpers import export as exporting
     from helpers import processes
 
+    exporting.check_form(model.onnx_export_format)
     if command == "run_mlm" and model.onnx_export_path:
         raise UserError(NO_MASKED_EXPORT)
     # Not args.do_eval: an evaluation after each epoch sets it, too.
@@ -74,7 +76,7 @@ def work(
     report = {"output_dir": str(done.folder), "metrics": done.metrics}
     print(f"{done.folder}: {done.metrics}")
     if model.onnx_export_path and processes.is_main():
-        report |= export(done, task, model.onnx_export_path, args.overwrite_output_dir)
+        report |= export(done, task, model, args.overwrite_output_dir)
     print_json(output.json, report)
     return 0
 
@@ -106,11 +108,14 @@ def evaluate(task: "Task", model: ModelArguments, args: "TrainingArguments") -> 
     return measured(finished(model.model_name_or_path, task), task, args)
 
 
-def export(done: Checkpoint, task: "Task", folder: str, overwrite: bool) -> dict[str, Any]:
+def export(
+    done: Checkpoint, task: "Task", model: ModelArguments, overwrite: bool
+) -> dict[str, Any]:
     """Export and prove; return what the report says about it."""
     from helpers.export import export_onnx
 
-    made = export_onnx(done, task, folder, overwrite=overwrite)
+    folder, form = model.onnx_export_path, model.onnx_export_format
+    made = export_onnx(done, task, folder, form=form, overwrite=overwrite)
     print(f"{made.file}: {len(made.proof['checks'])} checks passed")
     return {"onnx": str(made.file), "checks": made.proof["checks"]}
 
