@@ -13,13 +13,13 @@ TASK=${1:?one of mrpc, stsb, conll2003, go_emotions, squad}
 DATA=${TUTORIAL_DATA_DIR:?a folder of well-known data sets}
 PLACE=${TUTORIAL_RUNS:-runs}/$TASK/full
 
-# Small sets prune for more epochs: healing takes steps, and an epoch of theirs has few.
+# Small sets prune for more epochs, in small batches: healing takes steps, and their epochs have few.
 case $TASK in
-mrpc) COMMAND=run_glue LENGTH=128 BATCH=32 RATE=1e-4 DENSE=3 PRUNE=6 QUANT=2 ;;
-stsb) COMMAND=run_glue LENGTH=128 BATCH=32 RATE=1e-4 DENSE=3 PRUNE=6 QUANT=2 ;;
-conll2003) COMMAND=run_ner LENGTH=128 BATCH=32 RATE=2e-4 DENSE=3 PRUNE=4 QUANT=1.5 ;;
-go_emotions) COMMAND=run_glue LENGTH=64 BATCH=64 RATE=2e-4 DENSE=3 PRUNE=2 QUANT=1 ;;
-squad) COMMAND=run_qa LENGTH=384 BATCH=32 RATE=1e-4 DENSE=2 PRUNE=3 QUANT=1 ;;
+mrpc) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=5 PRUNE=10 QUANT=3 ;;
+stsb) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=4 PRUNE=8 QUANT=2 ;;
+conll2003) COMMAND=run_ner LENGTH=128 BATCH=16 RATE=1e-4 DENSE=3 PRUNE=4 QUANT=1 ;;
+go_emotions) COMMAND=run_glue LENGTH=64 BATCH=32 RATE=1e-4 DENSE=2 PRUNE=2 QUANT=1 ;;
+squad) COMMAND=run_qa LENGTH=384 BATCH=16 RATE=1e-4 DENSE=2 PRUNE=3 QUANT=1 ;;
 *) echo "No data set '$TASK'. Expected mrpc, stsb, conll2003, go_emotions or squad." >&2 && exit 2 ;;
 esac
 
