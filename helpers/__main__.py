@@ -17,6 +17,7 @@ COMMANDS = {
     "preview": "show what a recipe will do, in a model too, before it is run",
     "export": "export a finished checkpoint to ONNX and prove the export",
     "inspect": "show zeros, precision and bytes of a checkpoint or an ONNX file, layer by layer",
+    "benchmark": "time models on engines, and say what that means on this CPU",
     "speed": "measure what the CPU settings gain in training",
     "results": "collect measured results and write the README's tables from them",
 }

@@ -23,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from helpers import sparsity
+from helpers.engine_child import Setup
 from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, check_threads, fingerprint
 from helpers.engines import ON_FOLDERS, missing_engines, open_engine
 from helpers.errors import UserError
@@ -42,6 +43,7 @@ __all__ = [
 ]
 FIRST_WORD_ID, LAST_WORD_ID = 1996, 29000  # whole words in BERT's vocabulary; no [PAD], no [MASK]
 SEED = 0
+SCENARIOS = ("sync", "async")
 ABOUT = (
     "threads",
     "precision",
@@ -75,6 +77,7 @@ def measure(
     rounds: int = 60,
     warmup: int = 5,
     timeout: float = TIMEOUT,
+    scenario: str = "sync",
 ) -> list[Measurement]:
     """Time every model on every engine that takes its kind, interleaved.
 
@@ -88,6 +91,9 @@ def measure(
         rounds: calls that count, for every row.
         warmup: calls before the first round.
         timeout: seconds any one answer may take.
+        scenario: "sync", one call after the other, each on all threads: how long does one take? Or
+            "async", as many calls at once as there are threads: how many get done? Then the
+            milliseconds are those of all calls divided by their number.
 
     Returns:
         One measurement a batch size, model and engine, failed ones with their reason.
@@ -99,10 +105,12 @@ def measure(
     threads = check_threads(num_cores)
     if not models or not batch_sizes or rounds < 1:
         raise UserError("Nothing to time. Give at least one model, one batch size and one round.")
+    if scenario not in SCENARIOS:
+        raise UserError(f"No scenario {scenario!r}. Expected {' or '.join(SCENARIOS)}.")
     inspected = {name: inspect(Path(path)) for name, path in models.items()}
     measurements = []
     for batch_size in batch_sizes:
-        shape = (batch_size, sequence_length)
+        setup = Setup(batch_size, sequence_length, threads, threads if scenario == "async" else 1)
         rows = [
             Row(name, engine, path, facts)
             for name, (path, facts) in inspected.items()
@@ -110,10 +118,10 @@ def measure(
             if fits(engine, path, engines)
         ]
         with ExitStack() as stack:
-            described = [start(row, stack, shape, threads, timeout) for row in rows]
-            time_rows(rows, token_inputs(shape), rounds, warmup)
+            described = [start(row, stack, setup, timeout) for row in rows]
+            time_rows(rows, token_inputs(setup.shape), rounds, warmup)
         measurements += [
-            finish(row, shape, threads, about) for row, about in zip(rows, described, strict=True)
+            finish(row, setup, about) for row, about in zip(rows, described, strict=True)
         ]
     return measurements
 
@@ -165,7 +173,7 @@ def fits(engine: str, path: Path, asked: Sequence[str]) -> bool:
     return engine in takes or not takes
 
 
-def token_inputs(shape: tuple[int, int]) -> dict[str, np.ndarray]:
+def token_inputs(shape: Sequence[int]) -> dict[str, np.ndarray]:
     """Return the same random words for everybody: int64 arrays [batch, sequence], no padding."""
     ids = np.random.default_rng(SEED).integers(FIRST_WORD_ID, LAST_WORD_ID, shape, dtype=np.int64)
     return {
@@ -175,9 +183,7 @@ def token_inputs(shape: tuple[int, int]) -> dict[str, np.ndarray]:
     }
 
 
-def start(
-    row: Row, stack: ExitStack, shape: tuple[int, int], threads: int, timeout: float
-) -> dict[str, Any]:
+def start(row: Row, stack: ExitStack, setup: Setup, timeout: float) -> dict[str, Any]:
     """Start and prepare a row's child, leave it stopped, and return how it describes itself."""
     if reason := missing_engines().get(row.engine):
         row.error = reason
@@ -187,7 +193,7 @@ def start(
             wanted = "a checkpoint folder" if row.engine in ON_FOLDERS else "an ONNX file"
             raise EngineError(f"{row.engine} takes {wanted}, and this model is none.")
         row.process = stack.enter_context(open_engine(row.path, row.engine, timeout=timeout))
-        about = row.process.prepare(*shape, threads)
+        about = row.process.prepare(*setup.shape, setup.threads, setup.streams)
     except EngineError as error:
         row.error = str(error)
         return {}
@@ -206,11 +212,13 @@ def time_rows(rows: list[Row], inputs: dict[str, np.ndarray], rounds: int, warmu
 
 def take_turn(row: Row, inputs: dict[str, np.ndarray], *, counts: bool) -> None:
     """Wake a child for one wasted call and one that counts."""
+    process = row.process
+    many = process.setup.streams > 1
     try:
-        row.process.resume()
-        row.process.run(inputs)
-        seconds = row.process.run(inputs)[1]
-        row.process.pause()
+        process.resume()
+        process.run(inputs)
+        seconds = process.run_many(inputs) if many else process.run(inputs)[1]
+        process.pause()
     except EngineError as error:
         row.error = str(error)
         return
@@ -218,7 +226,7 @@ def take_turn(row: Row, inputs: dict[str, np.ndarray], *, counts: bool) -> None:
         row.seconds.append(seconds)
 
 
-def finish(row: Row, shape: tuple[int, int], threads: int, about: dict[str, Any]) -> Measurement:
+def finish(row: Row, setup: Setup, about: dict[str, Any]) -> Measurement:
     """Turn a timed row into numbers."""
     times: dict[str, Any] = {}
     if row.error is None:
@@ -228,8 +236,13 @@ def finish(row: Row, shape: tuple[int, int], threads: int, about: dict[str, Any]
             "median_ms": round(middle, 3),
             "p10_ms": round(low, 3),
             "p90_ms": round(high, 3),
-            "items_per_second": round(1000 * shape[0] / middle, 1),
+            "items_per_second": round(1000 * setup.batch_size / middle, 1),
         }
     known = {name: about[name] for name in ABOUT if name in about}
-    common = {"threads": threads, "engine_version": about.get("version"), "error": row.error}
-    return Measurement(row.model, row.engine, *shape, **common | row.facts | known | times)
+    common = {
+        "threads": setup.threads,
+        "streams": setup.streams,
+        "engine_version": about.get("version"),
+        "error": row.error,
+    }
+    return Measurement(row.model, row.engine, *setup.shape, **common | row.facts | known | times)

@@ -11,11 +11,44 @@ import importlib
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+CALLS_A_STREAM = 4
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an engine is prepared for.
+
+    Attributes:
+        batch_size, sequence_length: the shape of every input.
+        threads: that share the work of all calls.
+        streams: calls that may come at once, each with its share of the threads.
+    """
+
+    batch_size: int
+    sequence_length: int
+    threads: int
+    streams: int = 1
+
+    @property
+    def shape(self) -> list[int]:
+        """The shape of every input."""
+        return [self.batch_size, self.sequence_length]
+
+    @property
+    def threads_a_call(self) -> int:
+        """How many threads one call has."""
+        return max(1, self.threads // self.streams)
 
 
 def serve(descriptor: int, engine: str) -> None:
@@ -29,12 +62,31 @@ def serve(descriptor: int, engine: str) -> None:
         except (EOFError, ConnectionError):
             os._exit(0)  # native libraries have been seen to abort while being unloaded
         try:
-            answer = getattr(worker, method)(*arguments)
+            if method == "run_many":
+                answer = run_many(worker.run, *arguments)
+            else:
+                answer = getattr(worker, method)(*arguments)
             if method == "describe":
                 answer |= {"peak_memory_mb": peak_memory_mb()}
             pipe.send((True, answer))
         except Exception as error:  # whatever an engine raises is a reason to report
             pipe.send((False, f"{type(error).__name__}: {str(error).strip()[:500]}"))
+
+
+def run_many(run: Callable[[Any], Any], inputs: dict[str, np.ndarray], setup: Setup) -> float:
+    """Run the same inputs over and over, several calls at once; return the seconds of one.
+
+    That is the time of all of them divided by their number, so it says how many get done.
+    """
+    calls, start = CALLS_A_STREAM * setup.streams, time.perf_counter()
+    list(threads(setup.streams).map(run, [inputs] * calls))
+    return (time.perf_counter() - start) / calls
+
+
+@cache
+def threads(count: int) -> ThreadPoolExecutor:
+    """Return the threads that call an engine; the same ones in every round."""
+    return ThreadPoolExecutor(count)
 
 
 def die_with_parent() -> None:

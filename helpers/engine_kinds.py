@@ -3,6 +3,7 @@
 This is the only module that imports them, each inside `prepare`, in a child process of its own.
 """
 
+import threading
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from helpers import environment
-from helpers.engine_child import import_path, own_dtype
+from helpers.engine_child import Setup, import_path, own_dtype
 from helpers.engine_process import Inputs
 
 # What the kernels of ONNX Runtime that multiply in int8 are called after its optimizations.
@@ -26,13 +27,14 @@ ORT_INT8 = (
 class Engine(Protocol):
     """What a child process can be asked. An engine imports its package inside `prepare`."""
 
-    def prepare(
-        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
-    ) -> None:
-        """Load and compile the model for inputs of [batch_size, sequence_length]."""
+    def prepare(self, model_path: Path, setup: Setup) -> None:
+        """Load and compile the model."""
 
     def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
-        """Return the outputs ([batch, ...]) and the seconds of the bare call."""
+        """Return the outputs ([batch, ...]) and the seconds of the bare call.
+
+        As many threads as there are streams may call this at once.
+        """
 
     def describe(self) -> dict[str, Any]:
         """Return version, threads in use, and what else the engine tells.
@@ -48,17 +50,19 @@ class Engine(Protocol):
 class DeepSparse:
     """The sparsity-aware engine; compiles for one fixed shape."""
 
-    def prepare(
-        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
-    ) -> None:
+    def prepare(self, model_path: Path, setup: Setup) -> None:
         """Compile; this overwrites the inputs of the ONNX file in place, hence the private copy."""
         import deepsparse
         import onnx
 
         graph = onnx.load(str(model_path)).graph
-        shapes = [[batch_size, sequence_length]] * len(graph.input)
+        several = {"num_streams": setup.streams, "scheduler": deepsparse.Scheduler.multi_stream}
         self.engine = deepsparse.Engine(
-            str(model_path), batch_size, num_cores=num_threads, input_shapes=shapes
+            str(model_path),
+            setup.batch_size,
+            num_cores=setup.threads,
+            input_shapes=[setup.shape] * len(graph.input),
+            **(several if setup.streams > 1 else {}),
         )
 
     def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
@@ -84,14 +88,14 @@ class DeepSparse:
 class OnnxRuntime:
     """The engine most people use: fast on dense models, blind to zeros."""
 
-    def prepare(
-        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
-    ) -> None:
-        """Open a session with that many threads; the shape stays free."""
+    def prepare(self, model_path: Path, setup: Setup) -> None:
+        """Open a session, which calls may share; the shape stays free."""
         import onnxruntime
 
+        self.streams = setup.streams
+
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+        options.intra_op_num_threads, options.inter_op_num_threads = setup.threads_a_call, 1
         options.log_severity_level = 3
         # The graph as it is run, beside the private copy; read in `describe`.
         self.optimized = model_path.with_name("optimized.onnx")
@@ -112,7 +116,7 @@ class OnnxRuntime:
         """Report the options the session really has, and the kernels it has chosen."""
         import onnx
 
-        threads = self.session.get_session_options().intra_op_num_threads
+        threads = self.session.get_session_options().intra_op_num_threads * self.streams
         nodes = onnx.load(str(self.optimized), load_external_data=False).graph.node
         return {
             "version": environment.package_version("onnxruntime"),
@@ -128,31 +132,32 @@ class OnnxRuntime:
 class OpenVino:
     """Intel's engine, which may be used in production; int8 in QDQ form, blind to zeros."""
 
-    def prepare(
-        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
-    ) -> None:
+    def prepare(self, model_path: Path, setup: Setup) -> None:
         """Compile for one shape, in fp32 where the model is fp32: its default may be bf16."""
         import openvino
 
         core = openvino.Core()
         model = core.read_model(model_path)
-        model.reshape({value: [batch_size, sequence_length] for value in model.inputs})
+        model.reshape(dict.fromkeys(model.inputs, setup.shape))
         products = [op for op in model.get_ops() if op.get_type_name() == "MatMul"]
         self.products = {op.get_friendly_name() for op in products}
         asked = {
-            "INFERENCE_NUM_THREADS": num_threads,
+            "INFERENCE_NUM_THREADS": setup.threads,
             "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": setup.streams,
         }
         self.compiled = core.compile_model(model, "CPU", asked)
-        self.request = self.compiled.create_infer_request()
+        # A request holds its inputs and outputs, so each calling thread needs one of its own.
+        self.requests = threading.local()
         self.names = [value.any_name for value in self.compiled.inputs]
 
     def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
         """Run one batch."""
         feed = {name: own_dtype(inputs[name]) for name in self.names}
+        if not hasattr(self.requests, "own"):
+            self.requests.own = self.compiled.create_infer_request()
         start = time.perf_counter()
-        found = self.request.infer(feed)
+        found = self.requests.own.infer(feed)
         seconds = time.perf_counter() - start
         return [np.array(found[value]) for value in self.compiled.outputs], seconds
 
@@ -171,7 +176,7 @@ class OpenVino:
 
     def close(self) -> None:
         """Let go of the model."""
-        del self.request, self.compiled
+        del self.requests, self.compiled
 
 
 class TorchEager:
@@ -180,13 +185,12 @@ class TorchEager:
     loader = "helpers.models:load_for_inference"
     bf16 = False
 
-    def prepare(
-        self, model_path: Path, batch_size: int, sequence_length: int, num_threads: int
-    ) -> None:
+    def prepare(self, model_path: Path, setup: Setup) -> None:
         """Load the module through `loader`, an import path, so that subclasses may differ."""
         import torch
 
-        torch.set_num_threads(num_threads)
+        self.streams = setup.streams
+        torch.set_num_threads(setup.threads_a_call)
         self.model = import_path(self.loader)(model_path).eval()
 
     def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
@@ -211,7 +215,7 @@ class TorchEager:
         sizes = matrices["rows"] * matrices["columns"]
         return {
             "version": environment.package_version("torch"),
-            "threads": torch.get_num_threads(),
+            "threads": torch.get_num_threads() * self.streams,
             "precision": f"{'bf16' if self.bf16 else 'fp32'}{' (simulated int8)' * simulated}",
             "sparsity": float((matrices["sparsity"] * sizes).sum() / sizes.sum()),
         }

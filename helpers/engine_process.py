@@ -26,6 +26,7 @@ from typing import Any, Self
 import numpy as np
 
 from helpers import environment, stops
+from helpers.engine_child import Setup
 from helpers.errors import ProofError, UserError
 
 Inputs = dict[str, np.ndarray]
@@ -88,22 +89,32 @@ class EngineProcess:
         self.close()
 
     def prepare(
-        self, batch_size: int, sequence_length: int, num_threads: int | None = None
+        self,
+        batch_size: int,
+        sequence_length: int,
+        num_threads: int | None = None,
+        streams: int = 1,
     ) -> dict[str, Any]:
         """Load and compile the model; return the engine's description of itself.
+
+        `streams` calls may then come at once, each with its share of the threads.
 
         Besides what the engine says, the description holds `compile_seconds` (the import of the
         engine's package included) and `peak_memory_mb` of the child.
         """
-        threads = check_threads(num_threads)
+        self.setup = Setup(batch_size, sequence_length, check_threads(num_threads), streams)
         start = time.perf_counter()
-        self.ask("prepare", self._copy, batch_size, sequence_length, threads)
+        self.ask("prepare", self._copy, self.setup)
         seconds = time.perf_counter() - start
         return self.ask("describe") | {"engine": self.name, "compile_seconds": round(seconds, 2)}
 
     def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
         """Return the outputs and the seconds of the bare call, pipe not included."""
         return self.ask("run", inputs)
+
+    def run_many(self, inputs: Inputs) -> float:
+        """Return the seconds of one call when as many come at once as there are streams."""
+        return self.ask("run_many", inputs, self.setup)
 
     def ask(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - any answer
         """Send a request and wait for its answer.

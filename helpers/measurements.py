@@ -21,7 +21,9 @@ class Measurement:
     """One model on one engine at one batch size; `error` says why the numbers are missing.
 
     Attributes:
-        median_ms, p10_ms, p90_ms: milliseconds a batch.
+        streams: calls at once.
+        median_ms, p10_ms, p90_ms: milliseconds a batch; with several streams those of all calls
+            divided by their number.
         supported_fraction: share of operators DeepSparse runs itself; None on other engines.
         int8_run: products that the engine's own graph shows in int8; None where it shows none.
         sparsity: share of zeros (0 to 1) among all weights of the matrices.
@@ -37,6 +39,7 @@ class Measurement:
     sha256: str
     precision: str = "unknown"
     sparsity: float | None = None
+    streams: int = 1
     rounds: int = 0
     median_ms: float | None = None
     p10_ms: float | None = None

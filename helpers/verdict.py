@@ -106,7 +106,8 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
         missing = "a dense fp32 one" if sparse else "a sparse one"
         return "\n".join([*lines, f"Nothing to compare: {missing} was not among the timed models."])
     best = min(sparse, key=lambda row: row.median_ms)
-    reasons = [skipping(best, timed), *effects(sparse, timed), instructions(best, features)]
+    reasons = [skipping(best, timed), *effects(sparse, timed), *wrong_form(timed)]
+    reasons.append(instructions(best, features))
     return "\n".join([headline(best, baseline(dense)), *filter(None, reasons), *lines])
 
 
@@ -157,7 +158,7 @@ def effects(sparse: list["Measurement"], timed: list["Measurement"]) -> list[str
     lines = []
     for engine in sorted({row.engine for row in sparse}):
         here = [row for row in timed if row.engine == engine]
-        most = max((row for row in here if row in sparse), key=lambda row: row.sparsity)
+        most = min((row for row in here if row in sparse), key=lambda row: row.median_ms)
         dense = [row for row in here if row not in sparse]
         alike = [row for row in dense if row.precision == most.precision] or dense
         if not alike:
@@ -170,6 +171,16 @@ def effects(sparse: list["Measurement"], timed: list["Measurement"]) -> list[str
             f"{other.median_ms:.1f} ms, {compare(most, other)}{note}."
         )
     return lines
+
+
+def wrong_form(timed: list["Measurement"]) -> list[str]:
+    """Name the int8 models of which an engine runs nothing in int8, by its own graph."""
+    return [
+        f"{row.engine} runs none of the int8 products of {row.model} in int8: export it with "
+        "--onnx_export_format qdq."
+        for row in timed
+        if row.precision == "int8" and row.int8_run == 0
+    ]
 
 
 def instructions(best: "Measurement", features: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from helpers.benchmark import (
     token_inputs,
     verdict,
 )
+from helpers.engine_process import check_threads
 from helpers.errors import UserError
 
 GOOD_CPU = {"cpu": "x", "cores": 2, "vnni": True, "amx": False, "avx512": True, "bf16": True}
@@ -76,6 +77,25 @@ def test_an_engine_not_for_this_platform_is_a_row_and_the_others_run(
     rows = measure({"tiny": onnx_file}, engines, batch_sizes=(1,), sequence_length=16, rounds=3)
     errors = {row.engine: row.error for row in rows}
     assert errors == {"deepsparse": "DeepSparse runs on Linux only", "onnxruntime": None}
+
+
+@pytest.mark.parametrize(
+    "engine", ["onnxruntime", "openvino", pytest.param("deepsparse", marks=needs_deepsparse)]
+)
+def test_calls_that_come_at_once_are_counted_together(engine: str, onnx_file: Path) -> None:  # noqa: F811
+    quick = QUICK | {"num_cores": None}
+    (found,) = measure({"tiny": onnx_file}, [engine], scenario="async", **quick)
+    assert found.error is None
+    assert found.streams == found.threads == check_threads(None)
+    with pytest.raises(UserError, match="Expected sync or async"):
+        measure({"tiny": onnx_file}, [engine], scenario="offline", **QUICK)
+
+
+def test_int8_that_an_engine_computes_in_float_is_said() -> None:
+    slow = row("sparse", "openvino", 30.0, sparsity=0.9, precision="int8", int8_run=0)
+    assert "openvino runs none of the int8 products of sparse" in verdict([DENSE, slow], GOOD_CPU)
+    fine = dataclasses.replace(slow, int8_run=50)
+    assert "runs none" not in verdict([DENSE, fine], GOOD_CPU)
 
 
 def test_a_row_that_hangs_drops_out_and_the_others_go_on(onnx_file: Path) -> None:  # noqa: F811

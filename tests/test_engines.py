@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from helpers import engine_kinds, engines
+from helpers.engine_child import Setup
 from helpers.engine_process import check_threads
 from helpers.engines import EngineError, open_engine, predict
 from helpers.errors import ProofError, UserError
@@ -23,9 +24,9 @@ needs_deepsparse = pytest.mark.skipif(
 class Fake:
     """The smallest engine: answers with zeros."""
 
-    def prepare(self, model_path: Path, batch: int, sequence: int, threads: int) -> None:
+    def prepare(self, model_path: Path, setup: Setup) -> None:
         """Remember the copy."""
-        self.path, self.threads = model_path, threads
+        self.path, self.threads = model_path, setup.threads
 
     def run(self, inputs: dict[str, np.ndarray]) -> tuple[list[np.ndarray], float]:
         """Answer at once."""
@@ -68,20 +69,20 @@ class Refuses(Fake):
 class Rewrites(Fake):
     """Finds the original model and writes to it."""
 
-    def prepare(self, model_path: Path, *rest: object) -> None:
+    def prepare(self, model_path: Path, setup: Setup) -> None:
         """Change the file named by the test."""
         with Path(os.environ["TEST_ORIGINAL"]).open("ab") as stream:
             stream.write(b"x")
-        super().prepare(model_path, *rest)
+        super().prepare(model_path, setup)
 
 
 class RewritesItsCopy(Fake):
     """Does what DeepSparse does: overwrites the file it was given."""
 
-    def prepare(self, model_path: Path, *rest: object) -> None:
+    def prepare(self, model_path: Path, setup: Setup) -> None:
         """Overwrite the copy."""
         model_path.write_bytes(b"")
-        super().prepare(model_path, *rest)
+        super().prepare(model_path, setup)
 
 
 def tiny_bert() -> Any:  # noqa: ANN401 - importing torch for a type would slow the children

@@ -1,0 +1,150 @@
+"""Time models on engines, turn by turn, and say in words what that means on this CPU.
+
+`python -m helpers benchmark runs/dense-onnx runs/sparse-onnx --engines deepsparse,openvino`;
+a model is an .onnx file, the folder of an export, or a checkpoint (for torch). NAME=PATH names it.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers.commands import parse, print_json, with_first
+from helpers.commands.arguments import JsonArgument, flag
+from helpers.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = {
+    "model": "model", "engine": "engine", "batch_size": "batch", "median_ms": "median ms",
+    "p10_ms": "10 %", "p90_ms": "90 %", "items_per_second": "items/s",
+    "against": "against the slowest", "precision": "file", "int8_run": "run in int8",
+    "sparsity": "zeros", "supported_fraction": "supported", "threads": "threads",
+    "peak_memory_mb": "peak MB", "compile_seconds": "compile s",
+}  # fmt: skip
+
+
+def words(default: str, text: str) -> list[str]:
+    """Return a field for several words, with spaces or commas between them."""
+    return field(default_factory=lambda: default.split(","), metadata={"help": text})
+
+
+@dataclass
+class BenchmarkArguments:
+    """What is timed, on what, and how."""
+
+    models: list[str] = words("", "what is timed; may stand first, without --models")
+    engines: list[str] = words("deepsparse,onnxruntime,openvino", "engines, with commas between")
+    batch_sizes: list[str] = words("1,16", "texts of one call, with commas between")
+    sequence_length: int = flag(128, "tokens of every text, none of them padding")
+    num_cores: int | None = flag(None, "threads of every engine; all physical cores if not given")
+    scenario: str = flag("sync", "'sync': one call at a time; 'async': one for each thread")
+    rounds: int = flag(60, "calls that count, of every model on every engine")
+    output: str | None = flag(None, "file for the measurements, as JSON")
+
+
+def main(argv: list[str]) -> int:
+    """Print one row a model and engine, then the verdict; one JSON line if asked."""
+    from helpers import benchmark, environment
+
+    argv = with_first(argv, "--models")
+    asked, output = parse("benchmark", (BenchmarkArguments, JsonArgument), argv)
+    check(asked)
+    features = benchmark.cpu_features()
+    print(about_cpu(features))
+    found = benchmark.measure(
+        named(asked.models),
+        split(asked.engines),
+        [whole(text) for text in split(asked.batch_sizes)],
+        asked.sequence_length,
+        asked.num_cores,
+        asked.rounds,
+        scenario=asked.scenario,
+    )
+    print(readable(benchmark.as_table(found)).to_string(index=False), "\n")
+    words_for_it = benchmark.verdict(found, features)
+    print(words_for_it)
+    if asked.output:
+        benchmark.save(found, Path(asked.output), environment.describe())
+    rows = [asdict(row) for row in found]
+    print_json(output.json, {"measurements": rows, "verdict": words_for_it, "cpu": features})
+    return 0
+
+
+def check(asked: BenchmarkArguments) -> None:
+    """Refuse what cannot be timed before anything is started.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    from helpers.engines import ENGINES
+
+    if not split(asked.models):
+        raise UserError("Nothing to time. Expected: python -m helpers benchmark MODEL [MODEL ...]")
+    if unknown := [name for name in split(asked.engines) if name not in ENGINES]:
+        raise UserError(f"No engine {unknown[0]!r}. Expected some of {', '.join(ENGINES)}.")
+    for name in ("sequence_length", "rounds"):
+        if getattr(asked, name) < 1:
+            raise UserError(f"--{name} is {getattr(asked, name)}. Expected 1 or more.")
+    if asked.output and Path(asked.output).is_dir():
+        raise UserError(f"--output {asked.output} is a folder. Expected the name of a file.")
+
+
+def split(texts: list[str]) -> list[str]:
+    """Return words that have spaces or commas between them."""
+    return [word for text in texts for word in text.split(",") if word]
+
+
+def whole(text: str) -> int:
+    """Read a batch size.
+
+    Raises:
+        UserError: it is no number, or below 1.
+    """
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise UserError(f"--batch_sizes has {text!r}. Expected whole numbers, such as 1,16.")
+
+
+def named(models: list[str]) -> dict[str, Path]:
+    """Return name to path; an export that holds both forms of int8 is two models.
+
+    Raises:
+        UserError: two models have one name.
+    """
+    found = {}
+    for text in split(models):
+        name, _, place = text.rpartition("=")
+        path = Path(place)
+        name = name or (path.parent.name if path.name == "model.onnx" else path.name)
+        both = {name: path, f"{name} (QDQ)": path / "model_qdq.onnx"}
+        for key, file in both.items() if (path / "model_qdq.onnx").is_file() else [(name, path)]:
+            if key in found:
+                raise UserError(f"Two models are called {key}. Name them: NAME=PATH.")
+            found[key] = file
+    return found
+
+
+def about_cpu(features: dict[str, object]) -> str:
+    """Say what this CPU has for sparse int8, before anything is timed on it."""
+    has = {True: "yes", False: "no"}
+    facts = ", ".join(f"{n.upper()} {has[bool(features[n])]}" for n in ("avx512", "vnni", "amx"))
+    warning = "" if features["vnni"] else "\nwarning: without VNNI int8 saves memory, hardly time."
+    return f"{features['cpu']}, {features['cores']} cores: {facts}{warning}\n"
+
+
+def readable(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the columns worth a look, and how each row compares with the slowest of its batch."""
+    from helpers.measurements import Measurement
+    from helpers.verdict import compare
+
+    rows = [Measurement(**row) for row in table.to_dict("records")]
+    slowest = {row.batch_size: row for row in rows if row.error is None}  # sorted: the last wins
+    table = table.assign(
+        against=[
+            row.error[:60] if row.error else str(compare(row, slowest[row.batch_size]))
+            for row in rows
+        ]
+    )
+    table["int8_run"] = table.int8_run.astype("Int64")
+    return table[list(COLUMNS)].rename(columns=COLUMNS).round(2).astype(object).fillna("-")

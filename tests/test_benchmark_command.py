@@ -1,0 +1,78 @@
+"""`python -m helpers benchmark`: the table, the JSON line, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_engines import onnx_file  # noqa: F401 - a fixture
+
+from helpers.__main__ import main
+from helpers.commands.benchmark import named
+from helpers.errors import UserError
+from helpers.measurements import load
+
+QUICK = ["--batch_sizes", "1,2", "--sequence_length", "8", "--rounds", "3", "--num_cores", "1"]
+
+
+def test_the_table_the_file_and_the_last_line_say_the_same(
+    onnx_file: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    output = ["--output", str(tmp_path / "out" / "speed.json"), "--json"]
+    engines = ["--engines", "onnxruntime,openvino"]
+    assert main(["benchmark", f"tiny={onnx_file}", *engines, *QUICK, *output]) == 0
+    text = capsys.readouterr().out
+    report = json.loads(text.splitlines()[-1])
+    stored = load(tmp_path / "out" / "speed.json")
+    assert [row["median_ms"] for row in report["measurements"]] == [m.median_ms for m in stored]
+    assert [(m.batch_size, m.engine) for m in stored] == [
+        (1, "onnxruntime"), (1, "openvino"), (2, "onnxruntime"), (2, "openvino")
+    ]  # fmt: skip
+    assert "VNNI" in text.splitlines()[0]
+    assert text.count("tiny") >= 4
+    assert report["verdict"] in text
+
+
+def test_an_export_in_both_forms_is_two_models(onnx_file: Path, tmp_path: Path) -> None:  # noqa: F811
+    for name in ("model.onnx", "model_qdq.onnx"):
+        shutil.copy(onnx_file, tmp_path / name)
+    both = {tmp_path.name: tmp_path, f"{tmp_path.name} (QDQ)": tmp_path / "model_qdq.onnx"}
+    assert named([str(tmp_path)]) == both
+    assert named([f"a={tmp_path},b={onnx_file}"]) == {
+        "a": tmp_path, "a (QDQ)": tmp_path / "model_qdq.onnx", "b": onnx_file
+    }  # fmt: skip
+    assert list(named([str(onnx_file)])) == [onnx_file.parent.name]
+    with pytest.raises(UserError, match="Two models are called x"):
+        named(["x=a.onnx", "x=b.onnx"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ([], "Expected: python -m helpers benchmark MODEL"),
+        (["m.onnx", "--engines", "tensorrt"], "No engine 'tensorrt'"),
+        (["m.onnx", "--batch_sizes", "1,x"], "--batch_sizes has 'x'"),
+        (["m.onnx", "--batch_sizes", "0"], "--batch_sizes has '0'"),
+        (["m.onnx", "--rounds", "0"], "--rounds is 0"),
+        (["m.onnx", "--scenario", "offline"], "No scenario 'offline'"),
+        (["m.onnx", "--num_cores", "4096"], "4096 cores were asked for"),
+        (["m.onnx"], "There is no model m.onnx"),
+        (["m.onnx", "--output", "."], "--output . is a folder"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value) or "nothing",
+)
+def test_bad_input_is_two_lines_and_exit_code_2(
+    flags: list[str],
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["benchmark", *flags]) == 2
+    message = capsys.readouterr().err
+    assert reason in message
+    assert len(message.splitlines()) <= 2
+    assert not any(tmp_path.iterdir())
