@@ -23,9 +23,9 @@ import numpy as np
 from tqdm import tqdm
 
 from helpers import sparsity
-from helpers.engine_child import Setup
+from helpers.engine_child import OPENVINO_FILE, Setup
 from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, check_threads, fingerprint
-from helpers.engines import ON_FOLDERS, missing_engines, open_engine
+from helpers.engines import TAKES, kind_of, missing_engines, open_engine, takes
 from helpers.errors import UserError
 from helpers.measurements import Measurement, as_table, load, save
 from helpers.verdict import SpeedUp, cpu_features, speed_up, verdict
@@ -130,7 +130,7 @@ def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
     """Find the model behind a path and what is known of it without running it.
 
     Returns:
-        The ONNX file or the checkpoint folder, and its sha256, precision and sparsity.
+        The ONNX file or the folder, and its sha256, precision and sparsity.
 
     Raises:
         UserError: if it is neither.
@@ -138,6 +138,9 @@ def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
     file = path / "model.onnx" if (path / "model.onnx").is_file() else path
     if not file.exists():
         raise UserError(f"There is no model {path}. Export it first, or correct the name.")
+    if file.is_dir() and kind_of(file) == "OpenVINO model":
+        int8 = b'type="FakeQuantize"' in (file / OPENVINO_FILE).read_bytes()
+        return file, {"sha256": fingerprint(file), "precision": "int8" if int8 else "fp32"}
     if file.is_dir():
         if (file / "config.json").is_file():
             return file, {"sha256": fingerprint(file)}
@@ -164,13 +167,13 @@ def onnx_facts(file: Path) -> dict[str, Any]:
 
 
 def fits(engine: str, path: Path, asked: Sequence[str]) -> bool:
-    """Tell whether a row makes sense: torch runs folders, the others run files.
+    """Tell whether a row makes sense: torch runs checkpoints, the others run files.
 
     A pair that does not fit is left out if another engine asked for takes the model; if none
     does, it stays in and fails with its reason.
     """
-    takes = [name for name in asked if (name in ON_FOLDERS) == path.is_dir()]
-    return engine in takes or not takes
+    fitting = [name for name in asked if takes(name, path)]
+    return engine in fitting or not fitting
 
 
 def token_inputs(shape: Sequence[int]) -> dict[str, np.ndarray]:
@@ -189,9 +192,9 @@ def start(row: Row, stack: ExitStack, setup: Setup, timeout: float) -> dict[str,
         row.error = reason
         return {}
     try:
-        if (row.engine in ON_FOLDERS) != row.path.is_dir() and ":" not in row.engine:
-            wanted = "a checkpoint folder" if row.engine in ON_FOLDERS else "an ONNX file"
-            raise EngineError(f"{row.engine} takes {wanted}, and this model is none.")
+        if not takes(row.engine, row.path) and ":" not in row.engine:
+            wanted = " or ".join(TAKES.get(row.engine, ("ONNX file",)))
+            raise EngineError(f"{row.engine} takes this: {wanted}. The model is none.")
         row.process = stack.enter_context(open_engine(row.path, row.engine, timeout=timeout))
         about = row.process.prepare(*setup.shape, setup.threads, setup.streams)
     except EngineError as error:

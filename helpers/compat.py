@@ -182,3 +182,18 @@ def keep_run_length(args: TrainingArguments, num_epochs: float) -> None:
     Cause: SparseML's Trainer sets `num_train_epochs` to the recipe's length rounded up.
     """
     args.num_train_epochs = num_epochs
+
+
+def name_small_integers() -> None:
+    """Give onnx the names of types that it is too old to have; call it before the import.
+
+    Symptom: `type object 'TensorProto' has no attribute 'INT4'` on importing
+    `onnxruntime.quantization`.
+    Cause: it lists 4-bit types, which onnx has from 1.16 on; SparseML needs 1.14. No 4-bit number
+    is used here, so the names (with the numbers of the ONNX standard) are enough.
+    """
+    import onnx
+
+    for name, number in (("UINT4", 21), ("INT4", 22)):
+        if not hasattr(onnx.TensorProto, name):
+            setattr(onnx.TensorProto, name, number)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 CALLS_A_STREAM = 4
+OPENVINO_FILE = "model.xml"  # its weights lie beside it
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from helpers import environment
-from helpers.engine_child import Setup, import_path, own_dtype
+from helpers.engine_child import OPENVINO_FILE, Setup, import_path, own_dtype
 from helpers.engine_process import Inputs
 
 # What the kernels of ONNX Runtime that multiply in int8 are called after its optimizations.
@@ -137,7 +137,8 @@ class OpenVino:
         import openvino
 
         core = openvino.Core()
-        model = core.read_model(model_path)
+        own = model_path / OPENVINO_FILE
+        model = core.read_model(own if own.is_file() else model_path)
         model.reshape(dict.fromkeys(model.inputs, setup.shape))
         products = [op for op in model.get_ops() if op.get_type_name() == "MatMul"]
         self.products = {op.get_friendly_name() for op in products}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.engine_child import OPENVINO_FILE
 from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, Inputs
 from helpers.errors import UserError
 
@@ -30,8 +31,12 @@ ENGINES = {
     "torch": ("helpers.engine_kinds:TorchEager", "torch"),
     "torch-bf16": ("helpers.engine_kinds:TorchBf16", "torch"),
 }
-# They run checkpoint folders; the others run ONNX files.
-ON_FOLDERS = ("torch", "torch-bf16")
+# What an engine takes; an engine that is not listed takes an ONNX file.
+TAKES = {
+    "torch": ("checkpoint",),
+    "torch-bf16": ("checkpoint",),
+    "openvino": ("ONNX file", "OpenVINO model"),
+}
 
 
 def missing_engines() -> dict[str, str]:
@@ -49,6 +54,18 @@ def available_engines() -> list[str]:
     """Return the engines whose packages are installed for this platform."""
     missing = missing_engines()
     return [name for name in ENGINES if name not in missing]
+
+
+def kind_of(model: Path) -> str:
+    """Return what a path holds: "ONNX file", "checkpoint", or "OpenVINO model" (a folder)."""
+    if model.is_file():
+        return "ONNX file"
+    return "OpenVINO model" if (model / OPENVINO_FILE).is_file() else "checkpoint"
+
+
+def takes(engine: str, model: Path) -> bool:
+    """Tell whether an engine runs this kind of model."""
+    return kind_of(model) in TAKES.get(engine, ("ONNX file",))
 
 
 def open_engine(model: Path | str, engine: str, *, timeout: float = TIMEOUT) -> EngineProcess:

@@ -17,6 +17,7 @@ from helpers.tasks import Task
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
 
     from helpers.engines import Outputs
 
@@ -100,14 +101,19 @@ def check_int8(found: int, model: "torch.nn.Module") -> dict[str, Any]:
 
 
 def proof_batches(checkpoint: Checkpoint, task: Task) -> tuple[list[dict[str, np.ndarray]], Any]:
-    """Return validation rows as equal batches of token ids, and the references of those rows.
-
-    All batches are [PROOF_BATCH, max_seq_length], because DeepSparse compiles for one shape; the
-    last one is filled up with copies of its last row.
-    """
+    """Return validation rows as `equal_batches`, and the references of those rows."""
     tokenizer = models.load_tokenizer(checkpoint.folder)
     rows = task.shortened(1, tiers.current().proof_examples).validation
     features = task.encode_validation(tokenizer, rows)
+    return equal_batches(checkpoint, features), task.references(features)
+
+
+def equal_batches(checkpoint: Checkpoint, features: "Dataset") -> list[dict[str, np.ndarray]]:
+    """Return encoded rows as batches of token ids, all [PROOF_BATCH, max_seq_length], int64.
+
+    DeepSparse compiles for one shape, so the last batch is filled up with copies of its last row.
+    """
+    tokenizer = models.load_tokenizer(checkpoint.folder)
     padded = tokenizer.pad(
         {name: features[name] for name in INPUTS},
         padding="max_length",
@@ -115,11 +121,10 @@ def proof_batches(checkpoint: Checkpoint, task: Task) -> tuple[list[dict[str, np
         return_tensors="np",
     )
     full = np.minimum(np.arange(-(-len(features) // PROOF_BATCH) * PROOF_BATCH), len(features) - 1)
-    batches = [
+    return [
         {name: padded[name][part].astype(np.int64) for name in INPUTS}
         for part in full.reshape(-1, PROOF_BATCH)
     ]
-    return batches, task.references(features)
 
 
 def run_torch(model: "torch.nn.Module", batches: list[dict[str, np.ndarray]]) -> "Outputs":

@@ -107,7 +107,7 @@ def test_a_row_that_hangs_drops_out_and_the_others_go_on(onnx_file: Path) -> Non
 
 def test_a_model_no_engine_takes_says_why(checkpoint: Path) -> None:  # noqa: F811
     found = measure({"folder": checkpoint}, ["onnxruntime"], **QUICK)
-    assert "takes an ONNX file" in found[0].error
+    assert "takes this: ONNX file" in found[0].error
 
 
 def test_bad_input_is_refused(tmp_path: Path) -> None:

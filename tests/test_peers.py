@@ -1,0 +1,58 @@
+"""Dense int8 without training: real quantizers, the engines they are made for, what is refused."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from helpers import engines, peers, sparsity
+from helpers.benchmark import measure
+from helpers.errors import UserError
+from helpers.stops import Checkpoint
+from helpers.tasks import Task
+
+
+@pytest.mark.parametrize("method", peers.METHODS)
+def test_a_dense_model_in_int8_is_nearly_as_good_and_runs_in_int8(
+    method: str, dense: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    note = peers.quantize_after_training(dense, tiny_task, tmp_path / "int8", method=method)
+    assert note["metrics"]["accuracy"] >= dense.metrics["accuracy"] - 0.1
+    written = json.loads((tmp_path / "int8" / peers.NOTE).read_text())
+    assert written["metrics"] == note["metrics"]
+    (row,) = measure(
+        {"int8": tmp_path / "int8"}, [note["engine"]], (1,), 16, num_cores=1, rounds=2, warmup=0
+    )
+    assert row.error is None
+    assert row.precision == "int8"
+    assert row.int8_run >= 10
+
+
+def test_both_products_of_attention_are_quantized(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    peers.quantize_after_training(dense, tiny_task, tmp_path / "int8")
+    graph = onnx.load(str(tmp_path / "int8" / "model.onnx")).graph
+    assert sparsity.int8_products(graph) == 18
+
+
+def test_an_openvino_model_is_for_openvino_only(tmp_path: Path) -> None:
+    (tmp_path / "model.xml").write_text("<net/>")
+    assert engines.kind_of(tmp_path) == "OpenVINO model"
+    assert engines.takes("openvino", tmp_path)
+    assert not engines.takes("torch", tmp_path)
+    (row,) = measure({"x": tmp_path}, ["torch"], (1,), 8, num_cores=1, rounds=1)
+    assert row.error == "torch takes this: checkpoint. The model is none."
+
+
+def test_what_cannot_be_quantized_is_refused(
+    dense: Checkpoint, sparse_int8: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    for source, method, reason in (
+        (dense, "gptq", "No method 'gptq'. Expected one of onnxruntime, nncf"),
+        (sparse_int8, "nncf", "is int8 already"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            peers.quantize_after_training(source, tiny_task, tmp_path / "out", method=method)
+    assert not any(tmp_path.iterdir())
