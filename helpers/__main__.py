@@ -54,8 +54,9 @@ def main(argv: list[str]) -> int:
         complain(f"notebook failed: {error}")
         return 1
     except KeyboardInterrupt:
+        # A progress bar has left the cursor in its line.
         complain(
-            "interrupted: nothing unfinished counts as finished. "
+            "\ninterrupted: nothing unfinished counts as finished. "
             "A run with --save_strategy goes on if the same command is given again."
         )
         return 130

@@ -172,7 +172,7 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
         return
     raise UserError(
         f"No space for {folder.name}: {needed_bytes / 2**20:.0f} MB needed, "
-        f"{free / 2**20:.0f} MB free. Free some space or set TUTORIAL_RUNS to another disk."
+        f"{free / 2**20:.0f} MB free. Free some, or choose another disk (or TUTORIAL_RUNS)."
     )
 
 

@@ -4,6 +4,7 @@ A matrix may be an initializer or a constant, lie in a file of its own, and reac
 through DequantizeLinear, Transpose and the like. Its zeros are counted around its own zero point.
 """
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def read_graph(file: Path) -> tuple["onnx.GraphProto", list[Path]]:
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - protobuf, onnx and the disk share no base class
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = textwrap.shorten(str(error), 160, placeholder=" ...") or type(error).__name__
         raise UserError(f"{file} cannot be read as ONNX ({reason}). Export it again.") from error
     if not model.graph.node:
         raise UserError(f"{file} holds no graph. Expected an ONNX model; export it again.")

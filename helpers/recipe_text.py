@@ -10,6 +10,7 @@ import ast
 import difflib
 import math
 import re
+import textwrap
 from pathlib import Path
 
 import yaml
@@ -40,19 +41,18 @@ def find_recipe(name_or_path: str | Path) -> Path:
     wanted = str(name_or_path)
     if wanted.startswith("zoo:"):
         raise UserError(
-            f"{wanted}: the SparseZoo no longer answers. Use a recipe of this project "
-            f"({', '.join(names())}) or download recipe.md of the same model from "
-            "https://huggingface.co/neuralmagic and give its path."
+            f"{wanted}: the SparseZoo no longer answers. Use a recipe of this project, such as "
+            "minilm-6layers_prune80 (all: recipes/README.md), or download recipe.md of the same "
+            "model from https://huggingface.co/neuralmagic and give its path."
         )
     if "\n" in wanted:
         raise UserError("The recipe's text is given. Expected the name or the path of a recipe.")
     choices = [Path(wanted), RECIPES / wanted, RECIPES / f"{wanted}.md"]
     found = next((file for file in choices if file.is_file()), None)
     if found is None:
-        near = difflib.get_close_matches(Path(wanted).stem, names(), n=3, cutoff=0.3) or names()
-        raise UserError(
-            f"No recipe {wanted}. Expected a name from recipes/ or a path. Near: {', '.join(near)}."
-        )
+        near = difflib.get_close_matches(Path(wanted).stem, names(), n=3, cutoff=0.3)
+        hint = f"Near: {', '.join(near)}." if near else "recipes/README.md lists them."
+        raise UserError(f"No recipe {wanted}. Expected a name from recipes/ or a path. {hint}")
     if found.suffix.lower() not in SUFFIXES:
         raise UserError(f"{wanted} is no recipe. Expected a {', '.join(SUFFIXES)} file.")
     return found
@@ -107,7 +107,7 @@ def refuse_danger(text: str, name: str) -> None:
                 refuse_code(event.value, name)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        where = str(error).replace("\n", " ")[:160]
+        where = textwrap.shorten(str(error), 160, placeholder=" ...")
         raise UserError(f"{name} is not YAML: {where}. Mend it at that place.") from None
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{name} is not a recipe. Expected 'name: value' lines and modifiers.")

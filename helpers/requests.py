@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 # Arguments of the Trainer that change what is learnt, beside those named one by one.
 DECISIVE = (
+    "data_seed",
+    "dataloader_drop_last",
+    "full_determinism",
+    "lr_scheduler_kwargs",
+    "neftune_noise_alpha",
+    "optim_args",
     "weight_decay",
     "warmup_ratio",
     "warmup_steps",
@@ -28,6 +34,15 @@ DECISIVE = (
     "lr_scheduler_type",
     "optim",
 )
+# What the kinds of tasks are called in a sentence.
+KINDS = {
+    "Task": "one of several classes",
+    "MultiLabel": "any number of labels",
+    "Regression": "a score",
+    "TokenClassification": "a tag for every word",
+    "QuestionAnswering": "questions about a context",
+    "MaskedLanguageModel": "hidden words",
+}
 
 
 def describe_request(
@@ -191,7 +206,5 @@ def check_answers(checkpoint: Checkpoint, task: Task, mend: str) -> None:
     if answered == asked:
         return
     (was, had), (kind, labels) = answered, asked
-    raise UserError(
-        f"{checkpoint.name} answers {had[:4] if was == kind else was}, {task.name} asks for "
-        f"{labels[:4] if was == kind else kind}. {mend}"
-    )
+    first, second = (had, labels) if was == kind else (KINDS.get(was, was), KINDS.get(kind, kind))
+    raise UserError(f"{checkpoint.name} answers {first}, {task.name} asks for {second}. {mend}")

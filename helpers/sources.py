@@ -91,8 +91,8 @@ def from_hub(name: str, config: str | None = None) -> tuple["Dataset", "Dataset"
     except Exception as error:  # the hub's client raises a dozen unrelated classes
         raise UserError(
             f"No data set {name!r}: it is not embedded and the Hugging Face hub did not give it "
-            f"({type(error).__name__}). Use 'docs-library', --train_file/--validation_file, or "
-            "set TUTORIAL_DATA_DIR to a folder that holds it."
+            f"({type(error).__name__}). Give --train_file and --validation_file, or set "
+            "TUTORIAL_DATA_DIR to a folder that holds it."
         ) from error
     # MNLI's validation split says with what it matches.
     held_out = next((s for s in (*VALIDATION_SPLITS, "validation_matched") if s in splits), None)

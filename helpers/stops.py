@@ -104,10 +104,13 @@ def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
 
 def clear_partial(partial: Path, keep: tuple[Path, ...] = ()) -> None:
     """Remove what a killed run left, but for `keep`; refuse if its writer is still alive."""
+    if partial.is_file():
+        raise UserError(f"{partial} is a file, and in the way. Remove it.")
     if not partial.exists():
         return
     note = partial / "writer.pid"
-    writer = int(note.read_text() or 0) if note.exists() else 0
+    text = note.read_text() if note.exists() else ""
+    writer = int(text) if text.isdecimal() else 0
     if writer and writer != os.getpid() and alive(writer, note.stat().st_mtime):
         raise UserError(
             f"Process {writer} is writing {partial.parent / partial.name[1:-8]} right now. "
@@ -126,12 +129,21 @@ def alive(process: int, since: float) -> bool:
 
 
 def write_note(folder: Path, name: str, content: dict[str, Any]) -> None:
-    """Write `name` (JSON) into the folder, with the sha256 of every other file in it."""
+    """Write `name` (JSON) into the folder, with the sha256 of every other file and its own seal."""
     skip = {name, "writer.pid"}
     # Folders are left out: the Trainer's own checkpoints, where somebody asked for them.
     written = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name not in skip]
-    files = {p.name: sha256(p) for p in written}
-    (folder / name).write_text(json.dumps({**content, "files": files}, indent=2) + "\n")
+    content = {**content, "files": {p.name: sha256(p) for p in written}}
+    # As it will be read: JSON has no tuples, and no numbers for keys.
+    content = json.loads(json.dumps(content))
+    sealed = {**content, "seal": seal(content)}
+    (folder / name).write_text(json.dumps(sealed, indent=2) + "\n")
+
+
+def seal(content: dict[str, Any]) -> str:
+    """Return the sha256 of a note without its seal."""
+    plain = {name: value for name, value in content.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def read_note(folder: Path, name: str) -> dict[str, Any]:
@@ -153,6 +165,11 @@ def read_note(folder: Path, name: str) -> dict[str, Any]:
             f"{folder / name} was damaged after the run ended. "
             "Delete the folder and run that step again."
         ) from error
+    if note.get("seal", seal(note)) != seal(note):
+        raise UserError(
+            f"{folder / name} was changed after the run ended. "
+            "Delete the folder and run that step again."
+        )
     for file, expected in files:
         if not (folder / file).is_file() or sha256(folder / file) != expected:
             raise UserError(

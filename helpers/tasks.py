@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import DataCollator, PreTrainedTokenizerBase
 
 SAMPLING_SEED = 13
+SHORTEST = 4  # special tokens of a pair, and one of a word
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,12 @@ def _draw(split: "Dataset", rows: int | None) -> "Dataset":
 
 
 def check_length(wanted: int, most: int) -> None:
-    """Refuse sequences longer than the model's position table."""
+    """Refuse sequences longer than the model's position table, or too short for one word."""
+    if wanted < SHORTEST:
+        raise UserError(
+            f"max_seq_length is {wanted}: [CLS] and [SEP] alone take 2 or 3 of that. "
+            f"Use --max_seq_length {SHORTEST} or more."
+        )
     if wanted <= most:
         return
     raise UserError(

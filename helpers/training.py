@@ -173,7 +173,8 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
     Args:
         checkpoint: one of ours, or an adopted one.
         task: a task of its kind, with its labels.
-        args: `output_dir` gets `eval_results.json` and the answers; batch size and the like.
+        args: `evaluation_folder(output_dir)` gets `eval_results.json` and the answers; batch size
+            and the like.
 
     Returns:
         The checkpoint with these metrics; its folder is not changed.
@@ -182,7 +183,7 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
         UserError: if it answers another question than the task asks.
     """
     check_answers(checkpoint, task, "Give the data it was trained for.")
-    folder = Path(args.output_dir).resolve()
+    folder = evaluation_folder(args.output_dir)
     stops.make_folder(folder)
     tokenizer = models.load_tokenizer(checkpoint.folder)
     network = models.load_model(checkpoint)
@@ -192,6 +193,12 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
     if processes.is_main():
         (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return Checkpoint(checkpoint.folder, {**checkpoint.run, "metrics": metrics})
+
+
+def evaluation_folder(output_dir: Path | str) -> Path:
+    """Return where an evaluation is written: below a finished run, whose own files are sealed."""
+    folder = Path(output_dir).resolve()
+    return folder / "evaluation" if (folder / "run.json").is_file() else folder
 
 
 def build(start: str | Path | Checkpoint, task: Task) -> torch.nn.Module:

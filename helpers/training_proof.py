@@ -1,5 +1,6 @@
 """What training must have done before its result counts as a checkpoint."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,15 @@ def check_reload(
     with torch.no_grad():
         outputs = [model(**batch).values() for model in (network.cpu().eval(), reloaded)]
     pairs = zip(*outputs, strict=True)
-    difference = max(float((trained - stored).abs().max()) for trained, stored in pairs)
+    gaps = [float((trained - stored).abs().max()) for trained, stored in pairs]
+    difference = max(gaps)
+    if any(math.isnan(gap) for gap in gaps):
+        raise ProofError(
+            "training",
+            "finite logits",
+            "nan",
+            "It diverged: lower --learning_rate.",
+        )
     if difference <= LOGITS_TOLERANCE:
         return
     raise ProofError(

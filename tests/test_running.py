@@ -45,6 +45,87 @@ def run(*argv: object) -> int:
     return main(["run_glue", *map(str, argv)])
 
 
+def test_a_model_may_be_measured_where_it_lies(
+    dense: Checkpoint, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Its own files are sealed, so what is measured lies below them."""
+    place = shutil.copytree(dense.folder, tmp_path / "dense")
+    flags = ["--model_name_or_path", place, "--output_dir", place, "--do_eval", "--json"]
+    for _ in range(2):
+        assert run(*data, *flags) == 0
+        Checkpoint.load(place)
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["output_dir"] == str(place / "evaluation")
+    assert (place / "evaluation" / "eval_results.json").is_file()
+
+
+def test_the_same_command_with_an_export_may_be_given_twice(
+    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    flags += ["--onnx_export_path", tmp_path / "onnx", "--max_steps", "2"]
+    assert run(*data, *flags) == 0
+    proof = (tmp_path / "onnx" / "proof.json").read_text()
+    capsys.readouterr()
+    assert run(*data, *flags) == 0
+    out = capsys.readouterr().out
+    assert "nothing to train" in out and "nothing to do" in out
+    assert (tmp_path / "onnx" / "proof.json").read_text() == proof
+    # Another run is not stopped at its end, but before it begins.
+    assert run(*data, *flags, "--data_seed", "7") == 2
+    assert "already holds something" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--learning_rate", "nan"], "--learning_rate is nan"),
+        (["--learning_rate", "inf"], "--learning_rate is inf"),
+        (["--num_train_epochs", "nan"], "--num_train_epochs is nan"),
+        (["--seed", str(10**20)], "--seed and --data_seed may be"),
+        (["--dataloader_num_workers", "-1"], "--dataloader_num_workers is -1"),
+        (["--report_to", "wandb"], "--report_to wandb: its package is not installed"),
+        (["--push_to_hub"], "--push_to_hub is not done here"),
+        (["--recipe_args", "num_epochs=3"], "--recipe_args has no recipe to change"),
+        (["--max_seq_length", "2"], "Use --max_seq_length 4 or more"),
+        (["--onnx_export_format", "tflite", "--onnx_export_path", "x"], "Expected one of deepspar"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else " ".join(value),
+)
+def test_flags_that_cannot_work_are_refused_in_a_line(
+    flags: list[str],
+    reason: str,
+    data: list[str],
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    place = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    assert run(*data, *place, *flags) == 2
+    message = capsys.readouterr().err
+    assert reason in message
+    assert len(message.splitlines()) <= 2
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_training_that_diverges_says_so(
+    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    place = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    assert run(*data, *place, "--learning_rate", "1e30", "--max_steps", "3") == 1
+    assert "diverged: lower --learning_rate" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_recipe_is_read_though_nothing_is_trained(
+    dense: Checkpoint, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--model_name_or_path", dense.folder, "--output_dir", tmp_path, "--do_eval"]
+    assert run(*data, *flags, "--recipe", "nope") == 2
+    assert run(*data, *flags, "--recipe", "minilm-6layers_prune80") == 0
+    assert "minilm-6layers_prune80 is not used" in capsys.readouterr().out
+
+
 def test_evaluation_alone_trains_nothing(
     dense: Checkpoint, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -192,3 +192,32 @@ def test_a_damaged_note_is_noticed(content: str, tmp_path: Path) -> None:
 def test_no_folder_is_no_stop(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a finished stop: proof.json is missing"):
         OnnxModel.load(tmp_path / "nowhere")
+
+
+def test_a_note_that_was_edited_is_not_believed(tmp_path: Path) -> None:
+    with stops.writing(tmp_path / "run") as folder:
+        stops.write_note(folder, "run.json", {"metrics": {"accuracy": 0.5}, "pair": (1, 2)})
+    assert stops.read_note(tmp_path / "run", "run.json")["metrics"] == {"accuracy": 0.5}
+    file = tmp_path / "run" / "run.json"
+    file.write_text(file.read_text().replace("0.5", "0.99"))
+    with pytest.raises(UserError, match="run.json was changed after the run ended"):
+        stops.read_note(tmp_path / "run", "run.json")
+
+
+@pytest.mark.parametrize("text", ["abc", "", "-1"])
+def test_what_a_killed_run_left_may_be_damaged(tmp_path: Path, text: str) -> None:
+    partial = stops.partial_folder(tmp_path / "run")
+    partial.mkdir()
+    (partial / "writer.pid").write_text(text)
+    with stops.writing(tmp_path / "run") as folder:
+        (folder / "x").touch()
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["x"]
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    stops.partial_folder(tmp_path / "run").touch()
+    with (
+        pytest.raises(UserError, match="is a file, and in the way"),
+        stops.writing(tmp_path / "run"),
+    ):
+        raise AssertionError

@@ -184,7 +184,7 @@ def test_a_well_known_set_is_looked_up_in_the_folder_of_the_variable(
 
 def test_an_unknown_name_without_a_network_is_refused() -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
-    with pytest.raises(UserError, match="No data set 'nobody/nothing-here'.*docs-library"):
+    with pytest.raises(UserError, match="No data set 'nobody/nothing-here'.*--train_file"):
         load_task("nobody/nothing-here")
 
 

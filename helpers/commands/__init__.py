@@ -30,6 +30,7 @@ def parse(command: str, types: Sequence[type], argv: list[str], **defaults: Any)
         return parser.parse_args_into_dataclasses(typed_out(argv))
     except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
+        reason = f"{argv[0]}: {reason}" if is_flag_file(argv) else reason
         raise UserError(f"{reason}. See `{name} --help`.") from error
 
 
@@ -38,7 +39,7 @@ def typed_out(argv: list[str]) -> list[str]:
 
     So their values are read like any others: YAML takes `5e-5` for a word.
     """
-    if len(argv) != 1 or Path(argv[0]).suffix not in FLAG_FILES:
+    if not is_flag_file(argv):
         return argv
     typed = []
     for name, value in read_flags(Path(argv[0])).items():
@@ -48,6 +49,11 @@ def typed_out(argv: list[str]) -> list[str]:
             text = json.dumps(value) if isinstance(value, dict | bool) else value
             typed.append(f"--{name}={text}")
     return typed
+
+
+def is_flag_file(argv: list[str]) -> bool:
+    """Tell whether all that was typed is the name of a file of flags."""
+    return len(argv) == 1 and Path(argv[0]).suffix in FLAG_FILES
 
 
 def given(argv: list[str], *names: str) -> dict[str, str]:

@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
     table = found.weights.assign(shape=["x".join(map(str, s)) for s in found.weights["shape"]])
     percent = "{:.1%}".format
     print(table.to_string(index=False, formatters={"zeros": percent, "blocks": percent}), "\n")
+    print("zeros: share of the matrix; blocks: share that are whole 1x4 blocks of zeros")
     print("\n".join(totals(found.totals)))
     print("\n".join(f"warning: {text}" for text in found.warnings) or "no warnings")
     rows = found.weights.to_dict("records")

@@ -1,5 +1,6 @@
 """What `run_glue`, `run_qa`, `run_ner` and `run_mlm` have in common: everything but the data."""
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,7 +28,9 @@ LEAST = {
     "learning_rate": 0,
     "num_train_epochs": 0,
     "seed": 0,
+    "dataloader_num_workers": 0,
 }
+MOST_SEED = 2**32 - 1
 NO_MASKED_EXPORT = (
     "run_mlm exports nothing: what guesses words is a start for other tasks. "
     "Fine-tune it with run_glue, run_qa or run_ner, and export that."
@@ -58,23 +61,23 @@ def work(
     argv: list[str],
 ) -> int:
     """Do what the flags say, in one process or in each of several."""
-    from helpers import export as exporting
-    from helpers import processes
+    from helpers import processes, training
 
-    exporting.check_form(model.onnx_export_format)
-    if command == "run_mlm" and model.onnx_export_path:
-        raise UserError(NO_MASKED_EXPORT)
+    check_export(command, model)
     # Not args.do_eval: an evaluation after each epoch sets it, too.
     asked = given(argv, "do_eval", "num_train_epochs")
     trains = args.do_train or asked.get("do_eval", "false").lower() not in ("true", "1", "yes")
     check_folders(args, model.onnx_export_path, trains)
-    recipe = read_recipe(args, "num_train_epochs" in asked) if trains else None
+    recipe = read_recipe(args, "num_train_epochs" in asked)
+    if recipe and not trains:
+        print(f"Nothing is trained, so {recipe.name} is not used.")
     # What is read from the hub or made from docstrings is kept; the others find it there.
     with args.main_process_first():
         task = data.load()
     done = train(task, model, args, recipe) if trains else evaluate(task, model, args)
-    report = {"output_dir": str(done.folder), "metrics": done.metrics}
-    print(f"{done.folder}: {done.metrics}")
+    place = done.folder if trains else training.evaluation_folder(args.output_dir)
+    report = {"output_dir": str(place), "metrics": done.metrics}
+    print(f"{place}: {done.metrics}")
     if model.onnx_export_path and processes.is_main():
         report |= export(done, task, model, args.overwrite_output_dir)
     print_json(output.json, report)
@@ -139,15 +142,38 @@ def without_fp16(argv: list[str]) -> list[str]:
     return argv[:place] + argv[place + 1 + is_value :]
 
 
+def check_export(command: str, model: ModelArguments) -> None:
+    """Refuse an export that there is none of."""
+    from helpers.export import check_form
+
+    check_form(model.onnx_export_format)
+    if command == "run_mlm" and model.onnx_export_path:
+        raise UserError(NO_MASKED_EXPORT)
+
+
 def check_flags(args: "TrainingArguments") -> None:
     """Refuse flags of Transformers that would go wrong here, in silence or in a traceback.
 
     Raises:
         UserError: naming the flag, and what to do instead.
     """
+    from transformers.integrations import get_available_reporting_integrations
+
     for name, least in LEAST.items():
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} is {getattr(args, name)}. Expected {least} or more.")
+        value = getattr(args, name)
+        # Not "less than": nan is neither.
+        if not (value >= least and math.isfinite(value)):
+            raise UserError(f"--{name} is {value}. Expected {least} or more, and finite.")
+    if max(args.seed, args.data_seed or 0) > MOST_SEED:
+        raise UserError(f"--seed and --data_seed may be {MOST_SEED} at most.")
+    if args.push_to_hub:
+        raise UserError("--push_to_hub is not done here. Upload --output_dir with huggingface-cli.")
+    if unknown := sorted({*args.report_to} - {*get_available_reporting_integrations()}):
+        raise UserError(
+            f"--report_to {unknown[0]}: its package is not installed. Install it, or leave it away."
+        )
+    if args.recipe_args and not args.recipe:
+        raise UserError("--recipe_args has no recipe to change. Give --recipe as well.")
     if args.do_predict:
         raise UserError(
             "--do_predict has no test file here. Give it as --validation_file, with --do_eval."
@@ -166,12 +192,19 @@ def check_flags(args: "TrainingArguments") -> None:
 
 def check_folders(args: "TrainingArguments", onnx_export_path: str | None, trains: bool) -> None:
     """Refuse folders that cannot be written now, rather than after the training."""
+    from helpers import environment, training
+
+    if trains:
+        environment.check_disk(Path(args.output_dir).resolve(), training.DISK_NEEDED)
     # A finished run of exactly these flags is taken up as it is; `fine_tune` looks at it.
     if trains and not (Path(args.output_dir) / "run.json").is_file():
         refuse_occupied(Path(args.output_dir), args.overwrite_output_dir)
     if onnx_export_path is None:
         return
-    refuse_occupied(Path(onnx_export_path), args.overwrite_output_dir)
+    # So is a proven export of it; `export_onnx` looks at that.
+    done = (Path(args.output_dir) / "run.json").is_file() or not trains
+    if not (done and (Path(onnx_export_path) / "proof.json").is_file()):
+        refuse_occupied(Path(onnx_export_path), args.overwrite_output_dir)
     if Path(onnx_export_path).resolve() == Path(args.output_dir).resolve():
         raise UserError(
             f"--onnx_export_path and --output_dir are both {args.output_dir}. Expected two folders."

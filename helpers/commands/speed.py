@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.commands import parse, print_json
 from helpers.commands.arguments import JsonArgument, flag
+from helpers.errors import UserError
 
 if TYPE_CHECKING:
     from helpers.tasks import Task
@@ -59,6 +60,8 @@ def main(argv: list[str]) -> int:
     from helpers.tasks import load_task
 
     asked, output = parse("speed", (SpeedArguments, JsonArgument), argv)
+    if asked.rounds < 1 or asked.steps < 1:
+        raise UserError("--rounds and --steps are 1 or more.")
     task = load_task(asked.task_name)
     found = {"task": asked.task_name, "tier": tiers.current().name, "rounds": asked.rounds}
     if asked.idle_recipe:
