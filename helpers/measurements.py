@@ -83,8 +83,8 @@ def load(file: Path) -> list[Measurement]:
 
 
 def as_table(measurements: list[Measurement]) -> "pd.DataFrame":
-    """Return one row a measurement, fastest first within a batch size, failures last."""
+    """Return one row a measurement, fastest first within a shape, failures last."""
     import pandas as pd
 
     table = pd.DataFrame([asdict(row) for row in measurements])
-    return table.sort_values(["batch_size", "median_ms"], ignore_index=True)
+    return table.sort_values(["sequence_length", "batch_size", "median_ms"], ignore_index=True)

@@ -21,6 +21,7 @@ __all__ = [
     "accuracies",
     "answer_scores",
     "bubbles",
+    "heat_map",
     "learning_curve",
     "schedule",
     "sizes",
@@ -187,6 +188,39 @@ def bubbles(table: pd.DataFrame, title: str) -> "Figure":
     axis.grid(axis="x", which="both", color="#eeeeee")
     axis.set_axisbelow(True)
     legend(axis, engines, models)
+    return figure
+
+
+def heat_map(table: pd.DataFrame) -> "Figure":
+    """Draw how many times as fast every model on every engine is as the slowest beside it.
+
+    The darker, the faster; the milliseconds stand below.
+
+    Args:
+        table: one row a measurement: model, engine, batch_size, sequence_length, median_ms.
+    """
+    from matplotlib.colors import LogNorm
+
+    table = table.dropna(subset=["median_ms"])
+    table = table.assign(row=table.model + ", " + table.engine)
+    cells = table.pivot(index="row", columns=["sequence_length", "batch_size"], values="median_ms")
+    cells = cells.sort_index(axis="columns")
+    times = cells.max() / cells
+    order = times.iloc[:, 0].sort_values(ascending=False).index
+    cells, times = cells.loc[order], times.loc[order]
+    figure, (axis,) = new_figure(2.5 + 1.1 * cells.shape[1], 1.2 + 0.42 * len(cells))
+    most = max(1.01, float(np.nanmax(times)))
+    axis.imshow(times, cmap="Greys", norm=LogNorm(1, most**1.3), aspect="auto")
+    for (y, x), value in np.ndenumerate(times.to_numpy()):
+        text = "-" if np.isnan(value) else f"{value:.1f}x\n{cells.iloc[y, x]:.1f} ms"
+        shade = "white" if value > most**0.8 else "black"
+        axis.text(x, y, text, ha="center", va="center", fontsize=7, color=shade)
+    names = [f"batch {batch}\n{tokens} tokens" for tokens, batch in cells.columns]
+    axis.set_xticks(range(len(names)), names)
+    axis.set_yticks(range(len(cells)), list(cells.index))
+    axis.set(xlabel="shape of a call", ylabel="model, engine")
+    axis.spines[:].set_visible(False)
+    axis.set_title("times as fast as the slowest of its column", loc="left", fontsize=11)
     return figure
 
 

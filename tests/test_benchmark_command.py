@@ -21,6 +21,7 @@ def test_the_table_the_file_and_the_last_line_say_the_same(
     capsys: pytest.CaptureFixture,
 ) -> None:
     output = ["--output", str(tmp_path / "out" / "speed.json"), "--json"]
+    output += ["--plot", str(tmp_path / "out" / "speed.png")]
     engines = ["--engines", "onnxruntime,openvino"]
     assert main(["benchmark", f"tiny={onnx_file}", *engines, *QUICK, *output]) == 0
     text = capsys.readouterr().out
@@ -30,6 +31,7 @@ def test_the_table_the_file_and_the_last_line_say_the_same(
     assert [(m.batch_size, m.engine) for m in stored] == [
         (1, "onnxruntime"), (1, "openvino"), (2, "onnxruntime"), (2, "openvino")
     ]  # fmt: skip
+    assert (tmp_path / "out" / "speed.png").stat().st_size > 5000
     assert "VNNI" in text.splitlines()[0]
     assert text.count("tiny") >= 4
     assert report["verdict"] in text
@@ -56,6 +58,8 @@ def test_an_export_in_both_forms_is_two_models(onnx_file: Path, tmp_path: Path) 
         (["m.onnx", "--batch_sizes", "1,x"], "--batch_sizes has 'x'"),
         (["m.onnx", "--batch_sizes", "0"], "--batch_sizes has '0'"),
         (["m.onnx", "--rounds", "0"], "--rounds is 0"),
+        (["m.onnx", "--sequence_length", "-8"], "--sequence_length has '-8'"),
+        (["m.onnx", "--plot", "speed.jpeg2"], "expected a name that ends in .png"),
         (["m.onnx", "--scenario", "offline"], "No scenario 'offline'"),
         (["m.onnx", "--num_cores", "4096"], "4096 cores were asked for"),
         (["m.onnx"], "There is no model m.onnx"),

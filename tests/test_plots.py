@@ -14,7 +14,14 @@ from helpers import load_recipe, plots
 from helpers.stops import Checkpoint
 
 # Labels of axes that count things or name them, so that there is no unit to give.
-WITHOUT_UNIT = {"epoch", "model", "weight matrix", "encoder layer"}
+WITHOUT_UNIT = {
+    "epoch",
+    "model",
+    "weight matrix",
+    "encoder layer",
+    "model, engine",
+    "shape of a call",
+}
 STEPS = [{"epoch": 0.5, "loss": 1.2, "step": 10}, {"epoch": 1.0, "loss": 0.9, "step": 20}]
 SCORES = [
     {"epoch": 1.0, "eval_loss": 1.0, "eval_accuracy": 0.71, "step": 20},
@@ -147,3 +154,19 @@ def test_schedule(name: str) -> None:
     figure.canvas.draw()
     assert all(axis.get_ylabel() for axis in figure.axes)
     assert any("epoch" in axis.get_xlabel() for axis in figure.axes)
+
+
+def test_heat_map_has_a_row_for_every_pair_and_a_column_for_every_shape() -> None:
+    rows = [
+        ("dense", "onnxruntime", 1, 128, 14.0), ("dense", "onnxruntime", 16, 128, 190.0),
+        ("sparse", "deepsparse", 1, 128, 3.5), ("sparse", "deepsparse", 16, 128, None),
+    ]  # fmt: skip
+    columns = ["model", "engine", "batch_size", "sequence_length", "median_ms"]
+    axis = drawn(plots.heat_map(pd.DataFrame(rows, columns=columns))).axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == [
+        "sparse, deepsparse", "dense, onnxruntime"
+    ]  # fmt: skip
+    assert len(axis.get_xticklabels()) == 2
+    assert [t.get_text() for t in axis.texts] == [
+        "4.0x\n3.5 ms", "-", "1.0x\n14.0 ms", "1.0x\n190.0 ms"
+    ]  # fmt: skip

@@ -6,6 +6,7 @@ a model is an .onnx file, the folder of an export, or a checkpoint (for torch). 
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from helpers.commands import parse, print_json, with_first
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = {
-    "model": "model", "engine": "engine", "batch_size": "batch", "median_ms": "median ms",
-    "p10_ms": "10 %", "p90_ms": "90 %", "items_per_second": "items/s",
+    "model": "model", "engine": "engine", "batch_size": "batch", "sequence_length": "tokens",
+    "median_ms": "median ms", "p10_ms": "10 %", "p90_ms": "90 %", "items_per_second": "items/s",
     "against": "against the slowest", "precision": "file", "int8_run": "run in int8",
     "sparsity": "zeros", "supported_fraction": "supported", "threads": "threads",
     "peak_memory_mb": "peak MB", "compile_seconds": "compile s",
 }  # fmt: skip
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def words(default: str, text: str) -> list[str]:
@@ -36,11 +39,12 @@ class BenchmarkArguments:
     models: list[str] = words("", "what is timed; may stand first, without --models")
     engines: list[str] = words("deepsparse,onnxruntime,openvino", "engines, with commas between")
     batch_sizes: list[str] = words("1,16", "texts of one call, with commas between")
-    sequence_length: int = flag(128, "tokens of every text, none of them padding")
+    sequence_length: list[str] = words("128", "tokens of every text, none of them padding")
     num_cores: int | None = flag(None, "threads of every engine; all physical cores if not given")
     scenario: str = flag("sync", "'sync': one call at a time; 'async': one for each thread")
     rounds: int = flag(60, "calls that count, of every model on every engine")
     output: str | None = flag(None, "file for the measurements, as JSON")
+    plot: str | None = flag(None, "file for a picture of them, such as speed.png")
 
 
 def main(argv: list[str]) -> int:
@@ -52,20 +56,27 @@ def main(argv: list[str]) -> int:
     check(asked)
     features = benchmark.cpu_features()
     print(about_cpu(features))
-    found = benchmark.measure(
-        named(asked.models),
-        split(asked.engines),
-        [whole(text) for text in split(asked.batch_sizes)],
-        asked.sequence_length,
-        asked.num_cores,
-        asked.rounds,
-        scenario=asked.scenario,
-    )
-    print(readable(benchmark.as_table(found)).to_string(index=False), "\n")
+    found = [
+        row
+        for length in whole("sequence_length", asked.sequence_length)
+        for row in benchmark.measure(
+            named(asked.models),
+            split(asked.engines),
+            whole("batch_sizes", asked.batch_sizes),
+            length,
+            asked.num_cores,
+            asked.rounds,
+            scenario=asked.scenario,
+        )
+    ]
+    table = benchmark.as_table(found)
+    print(readable(table).to_string(index=False), "\n")
     words_for_it = benchmark.verdict(found, features)
     print(words_for_it)
     if asked.output:
         benchmark.save(found, Path(asked.output), environment.describe())
+    if asked.plot:
+        picture(table, Path(asked.plot))
     rows = [asdict(row) for row in found]
     print_json(output.json, {"measurements": rows, "verdict": words_for_it, "cpu": features})
     return 0
@@ -83,11 +94,16 @@ def check(asked: BenchmarkArguments) -> None:
         raise UserError("Nothing to time. Expected: python -m helpers benchmark MODEL [MODEL ...]")
     if unknown := [name for name in split(asked.engines) if name not in ENGINES]:
         raise UserError(f"No engine {unknown[0]!r}. Expected some of {', '.join(ENGINES)}.")
-    for name in ("sequence_length", "rounds"):
-        if getattr(asked, name) < 1:
-            raise UserError(f"--{name} is {getattr(asked, name)}. Expected 1 or more.")
-    if asked.output and Path(asked.output).is_dir():
-        raise UserError(f"--output {asked.output} is a folder. Expected the name of a file.")
+    for name in ("sequence_length", "batch_sizes"):
+        whole(name, getattr(asked, name))
+    if asked.rounds < 1:
+        raise UserError(f"--rounds is {asked.rounds}. Expected 1 or more.")
+    for name in ("output", "plot"):
+        file = Path(getattr(asked, name) or "file")
+        if file.is_dir():
+            raise UserError(f"--{name} {file} is a folder. Expected the name of a file.")
+    if asked.plot and Path(asked.plot).suffix not in PICTURES:
+        raise UserError(f"--plot {asked.plot}: expected a name that ends in {', '.join(PICTURES)}.")
 
 
 def split(texts: list[str]) -> list[str]:
@@ -95,15 +111,26 @@ def split(texts: list[str]) -> list[str]:
     return [word for text in texts for word in text.split(",") if word]
 
 
-def whole(text: str) -> int:
-    """Read a batch size.
+def whole(name: str, texts: list[str]) -> list[int]:
+    """Read a flag's whole numbers.
 
     Raises:
-        UserError: it is no number, or below 1.
+        UserError: one is no number, or below 1.
     """
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise UserError(f"--batch_sizes has {text!r}. Expected whole numbers, such as 1,16.")
+    for text in split(texts):
+        if not text.isdecimal() or int(text) < 1:
+            raise UserError(f"--{name} has {text!r}. Expected whole numbers, such as 1,16.")
+    return [int(text) for text in split(texts)]
+
+
+def picture(table: "pd.DataFrame", file: Path) -> None:
+    """Draw the measurements, if there are any."""
+    from helpers import plots
+
+    if table.median_ms.notna().any():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        plots.heat_map(table).savefig(file, dpi=150)
+        print(f"{file}: the picture")
 
 
 def named(models: list[str]) -> dict[str, Path]:
@@ -139,10 +166,13 @@ def readable(table: "pd.DataFrame") -> "pd.DataFrame":
     from helpers.verdict import compare
 
     rows = [Measurement(**row) for row in table.to_dict("records")]
-    slowest = {row.batch_size: row for row in rows if row.error is None}  # sorted: the last wins
+    # Sorted by speed within a shape, so the last one wins.
+    slowest = {(row.sequence_length, row.batch_size): row for row in rows if row.error is None}
     table = table.assign(
         against=[
-            row.error[:60] if row.error else str(compare(row, slowest[row.batch_size]))
+            shorten(row.error, 60)
+            if row.error
+            else str(compare(row, slowest[row.sequence_length, row.batch_size]))
             for row in rows
         ]
     )
