@@ -16,6 +16,7 @@ COMMANDS = {
     "run_mlm": "the same for hidden words of plain text; no export",
     "preview": "show what a recipe will do, in a model too, before it is run",
     "export": "export a finished checkpoint to ONNX and prove the export",
+    "quantize": "write a dense model in int8 without training, to compare with",
     "inspect": "show zeros, precision and bytes of a checkpoint or an ONNX file, layer by layer",
     "benchmark": "time models on engines, and say what that means on this CPU",
     "speed": "measure what the CPU settings gain in training",

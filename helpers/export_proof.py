@@ -161,7 +161,7 @@ def check_engine(
         mend = "The graph holds something that this engine cannot run."
         raise ProofError(f"{engine} runs it", "logits", str(error), mend) from error
     # The copies that filled the last batch count for nothing.
-    found, expected = (_first(outputs, len(references)) for outputs in (found, expected))
+    found, expected = (first_rows(outputs, len(references)) for outputs in (found, expected))
     return [
         check_logits(engine, found, expected, quantized=int8["found"] > 0),
         check_metric(
@@ -205,7 +205,8 @@ def metric_tolerance(found: np.ndarray, expected: np.ndarray) -> float:
     return max(METRIC_TOLERANCE, min(3 * changed**0.5 / rows, rows**-0.5))
 
 
-def _first(outputs: "Outputs", rows: int) -> "Outputs":
+def first_rows(outputs: "Outputs", rows: int) -> "Outputs":
+    """Return the first rows of one output, or of each of several."""
     if isinstance(outputs, tuple):
         return tuple(output[:rows] for output in outputs)
     return outputs[:rows]

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from helpers import engines, peers, sparsity
+from helpers.__main__ import main
 from helpers.benchmark import measure
 from helpers.errors import UserError
 from helpers.stops import Checkpoint
@@ -56,3 +57,22 @@ def test_what_cannot_be_quantized_is_refused(
         with pytest.raises(UserError, match=reason):
             peers.quantize_after_training(source, tiny_task, tmp_path / "out", method=method)
     assert not any(tmp_path.iterdir())
+
+
+def test_from_the_shell(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = []
+    for split in ("train", "validation"):
+        rows = getattr(tiny_task, split).to_pandas()
+        rows["label"] = [tiny_task.labels[number] for number in rows["label"]]
+        rows.to_csv(tmp_path / f"{split}.csv", index=False)
+        flags += [f"--{split}_file", str(tmp_path / f"{split}.csv")]
+    out = str(tmp_path / "int8")
+    assert main(["quantize", str(dense.folder), "--output_dir", out, *flags, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["fp32"] == dense.metrics
+    assert (tmp_path / "int8" / "model.onnx").is_file()
+    for wrong in ([], [str(dense.folder)], [str(tmp_path / "none"), "--output_dir", out]):
+        assert main(["quantize", *wrong]) == 2
+        assert len(capsys.readouterr().err.splitlines()) <= 2

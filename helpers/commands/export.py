@@ -38,10 +38,7 @@ def main(argv: list[str]) -> int:
     from helpers.export import check_form, export_onnx
 
     argv = with_first(argv, "--model_name_or_path", FLAG_FILES)
-    run = recorded(given(argv, "model_name_or_path").get("model_name_or_path"))
-    data_type = data_arguments(run.get("kind"))
-    known = {"dataset_name": run.get("task")}
-    known |= {f.name: run[f.name] for f in fields(data_type) if f.name in run}
+    data_type, known = recorded_data(argv)
     types = (ExportArguments, data_type, JsonArgument)
     where, data, output = parse("export", types, argv, **known)
     if not where.model_name_or_path or not where.onnx_export_path:
@@ -59,6 +56,14 @@ def main(argv: list[str]) -> int:
     print(pd.DataFrame(made.proof["checks"]).to_string(index=False))
     print_json(output.json, {"onnx": str(made.file), "checks": made.proof["checks"]})
     return 0
+
+
+def recorded_data(argv: list[str]) -> tuple[type[DataArguments], dict[str, Any]]:
+    """Return the flags that name the data of a checkpoint, and what it says about them itself."""
+    run = recorded(given(argv, "model_name_or_path").get("model_name_or_path"))
+    data_type = data_arguments(run.get("kind"))
+    known = {"dataset_name": run.get("task")}
+    return data_type, known | {f.name: run[f.name] for f in fields(data_type) if f.name in run}
 
 
 def recorded(folder: str | None) -> dict[str, Any]:
