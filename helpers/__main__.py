@@ -17,6 +17,7 @@ COMMANDS = {
     "preview": "show what a recipe will do, in a model too, before it is run",
     "export": "export a finished checkpoint to ONNX and prove the export",
     "quantize": "write a dense model in int8 without training, to compare with",
+    "shape": "export a model of a known shape with random weights, for timing only",
     "inspect": "show zeros, precision and bytes of a checkpoint or an ONNX file, layer by layer",
     "benchmark": "time models on engines, and say what that means on this CPU",
     "speed": "measure what the CPU settings gain in training",

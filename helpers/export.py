@@ -108,20 +108,35 @@ def write_files(
     checkpoint: Checkpoint, task: Task, folder: Path, files: dict[str, str]
 ) -> list[dict[str, Any]]:
     """Write a model in each form that is asked for; return the checks they have passed."""
+    model = models.load_model(checkpoint)
+    quantized = bool(_quantized(checkpoint))
+    write_forms(model, folder, files, task.outputs, quantized=quantized)
+    return [
+        row
+        for name, form in files.items()
+        for row in prove(folder / name, model, checkpoint, task, form)
+    ]
+
+
+def write_forms(
+    model: "torch.nn.Module",
+    folder: Path,
+    files: dict[str, str],
+    outputs: tuple[str, ...],
+    *,
+    quantized: bool,
+) -> None:
+    """Write a model as ONNX into a folder, one file for each form: name to a value of `FORMS`."""
     import onnx
 
-    model = models.load_model(checkpoint)
     made = folder / "as_exported.onnx"
-    write_graph(model, made, task.outputs, quantized=bool(_quantized(checkpoint)))
-    checks = []
+    write_graph(model, made, outputs, quantized=quantized)
     for name, form in files.items():
         if form == "qdq":
             onnx.save(portable.to_qdq(onnx.load(str(made))), str(folder / name))
         else:
             shutil.copy(made, folder / name)
-        checks += prove(folder / name, model, checkpoint, task, form)
     made.unlink()
-    return checks
 
 
 def _files(checkpoint: Checkpoint) -> list[Path]:
