@@ -19,7 +19,7 @@ import psutil
 
 from helpers.errors import UserError
 
-NOTES = ("run.json", "proof.json")
+NOTES = ("run.json", "proof.json", "peer.json")
 # Seconds; the start of a process is known to a hundredth only.
 CLOCK_ROUNDING = 1.0
 

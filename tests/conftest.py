@@ -1,6 +1,7 @@
 """Shared, small and real: a tiny random BERT, a task made of words, and checkpoints of both."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models gain nothing from a second thread, and spinning ones cost a lot on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What a shell starts with & ignores Ctrl-C, and so would the runs that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import helpers  # noqa: E402 - its environment variables must be set before the stack is imported
 from helpers.stops import Checkpoint  # noqa: E402
