@@ -193,6 +193,8 @@ def section(file: Path) -> str:
     found = json.loads(file.read_text())
     if "ms_a_step" in found:
         return f"{training_table(found)}\n\n{machine_line(found)}"
+    if "measurements" in found:
+        return f"{speed_table({'benchmark': found})}\n\n{machine_line(found)}"
     if "ms_idle_recipe" in found:
         return f"{idle_line(found)}\n\n{machine_line(found)}"
     parts = [accuracy_table(found), speed_table(found), machine_line(found)]

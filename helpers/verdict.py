@@ -154,21 +154,22 @@ def skipping(best: "Measurement", timed: list["Measurement"]) -> str | None:
 
 
 def effects(sparse: list["Measurement"], timed: list["Measurement"]) -> list[str]:
-    """Say, engine by engine, what the zeros alone (or together with int8) changed."""
+    """Say, engine by engine, what the zeros alone, and those together with int8, changed."""
     lines = []
-    for engine in sorted({row.engine for row in sparse}):
+    for engine, precision in sorted({(row.engine, row.precision) for row in sparse}):
         here = [row for row in timed if row.engine == engine]
-        most = min((row for row in here if row in sparse), key=lambda row: row.median_ms)
+        alike = [row for row in here if row in sparse and row.precision == precision]
+        best = min(alike, key=lambda row: row.median_ms)
         dense = [row for row in here if row not in sparse]
-        alike = [row for row in dense if row.precision == most.precision] or dense
-        if not alike:
+        dense = [row for row in dense if row.precision == precision] or dense
+        if not dense:
             continue
-        other = min(alike, key=lambda row: row.median_ms)
-        cause = "zeros" if other.precision == most.precision else f"zeros and {most.precision}"
+        other = min(dense, key=lambda row: row.median_ms)
+        cause = "zeros" if other.precision == precision else f"zeros and {precision}"
         note = "" if engine == "deepsparse" else "; this engine multiplies zeros like any number"
         lines.append(
-            f"On {engine}, {cause}: {most.model} {most.median_ms:.1f} ms against {other.model} "
-            f"{other.median_ms:.1f} ms, {compare(most, other)}{note}."
+            f"On {engine}, {cause}: {best.model} {best.median_ms:.1f} ms against {other.model} "
+            f"{other.median_ms:.1f} ms, {compare(best, other)}{note}."
         )
     return lines
 

@@ -4,6 +4,7 @@
 a model is an .onnx file, the folder of an export, or a checkpoint (for torch). NAME=PATH names it.
 """
 
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -74,7 +75,8 @@ def main(argv: list[str]) -> int:
     words_for_it = benchmark.verdict(found, features)
     print(words_for_it)
     if asked.output:
-        benchmark.save(found, Path(asked.output), environment.describe())
+        command = f"python -m helpers benchmark {shlex.join(argv)}"
+        benchmark.save(found, Path(asked.output), {"command": command, **environment.describe()})
     if asked.plot:
         picture(table, Path(asked.plot))
     rows = [asdict(row) for row in found]
