@@ -16,6 +16,7 @@ a training run its times grow many times over. Time on a quiet machine, and look
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,14 @@ def measure(
     """Time every model on every engine that takes its kind, interleaved.
 
     Args:
-        models: name to ONNX file (or a folder that holds `model.onnx`); a checkpoint folder is
-            run by torch, and only by it.
+        models: name to ONNX file, or to the folder of an export, of which every engine gets the
+            form it runs best; a checkpoint folder is run by torch, and only by it.
         engines: names from `engines.ENGINES`.
         batch_sizes: each is measured in a pass of its own.
         sequence_length: tokens of every row, none of them padding.
         num_cores: threads of every engine; all physical cores unless given.
         rounds: calls that count, for every row.
-        warmup: calls before the first round.
+        warmup: rounds that do not count.
         timeout: seconds any one answer may take.
         scenario: "sync", one call after the other, each on all threads: how long does one take? Or
             "async", as many calls at once as there are threads: how many get done? Then the
@@ -107,14 +108,17 @@ def measure(
         raise UserError("Nothing to time. Give at least one model, one batch size and one round.")
     if scenario not in SCENARIOS:
         raise UserError(f"No scenario {scenario!r}. Expected {' or '.join(SCENARIOS)}.")
-    inspected = {name: inspect(Path(path)) for name, path in models.items()}
+    found = {
+        (name, engine): inspect(Path(path), engine)
+        for name, path in models.items()
+        for engine in engines
+    }
     measurements = []
     for batch_size in batch_sizes:
         setup = Setup(batch_size, sequence_length, threads, threads if scenario == "async" else 1)
         rows = [
             Row(name, engine, path, facts)
-            for name, (path, facts) in inspected.items()
-            for engine in engines
+            for (name, engine), (path, facts) in found.items()
             if fits(engine, path, engines)
         ]
         with ExitStack() as stack:
@@ -126,8 +130,8 @@ def measure(
     return measurements
 
 
-def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Find the model behind a path and what is known of it without running it.
+def inspect(path: Path, engine: str) -> tuple[Path, dict[str, Any]]:
+    """Find the model behind a path, in the form for an engine, and what can be known of it.
 
     Returns:
         The ONNX file or the folder, and its sha256, precision and sparsity.
@@ -135,7 +139,8 @@ def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
     Raises:
         UserError: if it is neither.
     """
-    file = path / "model.onnx" if (path / "model.onnx").is_file() else path
+    names = ["model.onnx"] if engine == "deepsparse" else ["model_qdq.onnx", "model.onnx"]
+    file = next((path / name for name in names if (path / name).is_file()), path)
     if not file.exists():
         raise UserError(f"There is no model {path}. Export it first, or correct the name.")
     if file.is_dir() and kind_of(file) == "OpenVINO model":
@@ -145,10 +150,12 @@ def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
         if (file / "config.json").is_file():
             return file, {"sha256": fingerprint(file)}
         raise UserError(f"{path} holds neither model.onnx nor a checkpoint (config.json).")
-    return file, {"sha256": fingerprint(file), **onnx_facts(file)}
+    sha256 = fingerprint(file)
+    return file, {"sha256": sha256, **onnx_facts(file, sha256)}
 
 
-def onnx_facts(file: Path) -> dict[str, Any]:
+@cache
+def onnx_facts(file: Path, sha256: str) -> dict[str, Any]:  # noqa: ARG001 - the cache needs it
     """Return precision and sparsity of an ONNX file, counted in its graph."""
     import onnx
 

@@ -157,6 +157,8 @@ class EngineProcess:
         code = self.process.returncode
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
         text = (Path(self._folder.name) / "stderr").read_text(errors="replace")
+        # DeepSparse says what was wrong, then prints pages of machine code.
+        text = text.partition("\nBacktrace:")[0].replace(f"{environment.REPOSITORY}/", "")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return " | ".join([how, *(line[:200] for line in lines[-3:])])
 

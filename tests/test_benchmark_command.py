@@ -1,13 +1,13 @@
 """`python -m helpers benchmark`: the table, the JSON line, and what is refused."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from test_engines import onnx_file  # noqa: F401 - a fixture
 
 from helpers.__main__ import main
+from helpers.benchmark import inspect
 from helpers.commands.benchmark import named
 from helpers.errors import UserError
 from helpers.measurements import load
@@ -37,17 +37,25 @@ def test_the_table_the_file_and_the_last_line_say_the_same(
     assert report["verdict"] in text
 
 
-def test_an_export_in_both_forms_is_two_models(onnx_file: Path, tmp_path: Path) -> None:  # noqa: F811
-    for name in ("model.onnx", "model_qdq.onnx"):
-        shutil.copy(onnx_file, tmp_path / name)
-    both = {tmp_path.name: tmp_path, f"{tmp_path.name} (QDQ)": tmp_path / "model_qdq.onnx"}
-    assert named([str(tmp_path)]) == both
-    assert named([f"a={tmp_path},b={onnx_file}"]) == {
-        "a": tmp_path, "a (QDQ)": tmp_path / "model_qdq.onnx", "b": onnx_file
+def test_models_are_called_by_their_folder_unless_they_are_named() -> None:
+    assert named(["runs/a", "b=runs/c/model.onnx,runs/d/model.onnx"]) == {
+        "a": Path("runs/a"), "b": Path("runs/c/model.onnx"), "d": Path("runs/d/model.onnx")
     }  # fmt: skip
-    assert list(named([str(onnx_file)])) == [onnx_file.parent.name]
     with pytest.raises(UserError, match="Two models are called x"):
         named(["x=a.onnx", "x=b.onnx"])
+
+
+def test_of_an_export_in_both_forms_every_engine_gets_its_own(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [value])
+    for name in ("model.onnx", "model_qdq.onnx"):
+        save(helper.make_model(graph), tmp_path / name)
+    given = {engine: inspect(tmp_path, engine)[0].name for engine in ("deepsparse", "openvino")}
+    assert given == {"deepsparse": "model.onnx", "openvino": "model_qdq.onnx"}
+    (tmp_path / "model_qdq.onnx").unlink()
+    assert inspect(tmp_path, "openvino")[0].name == "model.onnx"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +66,7 @@ def test_an_export_in_both_forms_is_two_models(onnx_file: Path, tmp_path: Path) 
         (["m.onnx", "--batch_sizes", "1,x"], "--batch_sizes has 'x'"),
         (["m.onnx", "--batch_sizes", "0"], "--batch_sizes has '0'"),
         (["m.onnx", "--rounds", "0"], "--rounds is 0"),
+        (["m.onnx", "--warmup", "-1"], "--warmup is -1"),
         (["m.onnx", "--sequence_length", "-8"], "--sequence_length has '-8'"),
         (["m.onnx", "--plot", "speed.jpeg2"], "expected a name that ends in .png"),
         (["m.onnx", "--scenario", "offline"], "No scenario 'offline'"),

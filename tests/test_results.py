@@ -205,6 +205,8 @@ def test_the_readme_says_what_the_results_say() -> None:
     assert sections == [
         "docs-library_laptop",
         "sst2_full",
+        "benchmark_minilm",
+        "benchmark_bert-base",
         "tasks",
         "training_speed",
         "idle_recipe",

@@ -1,7 +1,8 @@
 """Time models on engines, turn by turn, and say in words what that means on this CPU.
 
 `python -m helpers benchmark runs/dense-onnx runs/sparse-onnx --engines deepsparse,openvino`;
-a model is an .onnx file, the folder of an export, or a checkpoint (for torch). NAME=PATH names it.
+a model is an .onnx file, the folder of an export, of which every engine gets the form it runs best,
+or a checkpoint (for torch). NAME=PATH names it.
 """
 
 import shlex
@@ -44,6 +45,7 @@ class BenchmarkArguments:
     num_cores: int | None = flag(None, "threads of every engine; all physical cores if not given")
     scenario: str = flag("sync", "'sync': one call at a time; 'async': one for each thread")
     rounds: int = flag(60, "calls that count, of every model on every engine")
+    warmup: int = flag(5, "rounds before them that do not count")
     output: str | None = flag(None, "file for the measurements, as JSON")
     plot: str | None = flag(None, "file for a picture of them, such as speed.png")
 
@@ -52,8 +54,8 @@ def main(argv: list[str]) -> int:
     """Print one row a model and engine, then the verdict; one JSON line if asked."""
     from helpers import benchmark, environment
 
-    argv = with_first(argv, "--models")
-    asked, output = parse("benchmark", (BenchmarkArguments, JsonArgument), argv)
+    types = (BenchmarkArguments, JsonArgument)
+    asked, output = parse("benchmark", types, with_first(argv, "--models"))
     check(asked)
     features = benchmark.cpu_features()
     print(about_cpu(features))
@@ -67,6 +69,7 @@ def main(argv: list[str]) -> int:
             length,
             asked.num_cores,
             asked.rounds,
+            asked.warmup,
             scenario=asked.scenario,
         )
     ]
@@ -98,8 +101,9 @@ def check(asked: BenchmarkArguments) -> None:
         raise UserError(f"No engine {unknown[0]!r}. Expected some of {', '.join(ENGINES)}.")
     for name in ("sequence_length", "batch_sizes"):
         whole(name, getattr(asked, name))
-    if asked.rounds < 1:
-        raise UserError(f"--rounds is {asked.rounds}. Expected 1 or more.")
+    for name, least in (("rounds", 1), ("warmup", 0)):
+        if getattr(asked, name) < least:
+            raise UserError(f"--{name} is {getattr(asked, name)}. Expected {least} or more.")
     for name in ("output", "plot"):
         file = Path(getattr(asked, name) or "file")
         if file.is_dir():
@@ -136,7 +140,7 @@ def picture(table: "pd.DataFrame", file: Path) -> None:
 
 
 def named(models: list[str]) -> dict[str, Path]:
-    """Return name to path; an export that holds both forms of int8 is two models.
+    """Return name to path.
 
     Raises:
         UserError: two models have one name.
@@ -146,11 +150,9 @@ def named(models: list[str]) -> dict[str, Path]:
         name, _, place = text.rpartition("=")
         path = Path(place)
         name = name or (path.parent.name if path.name == "model.onnx" else path.name)
-        both = {name: path, f"{name} (QDQ)": path / "model_qdq.onnx"}
-        for key, file in both.items() if (path / "model_qdq.onnx").is_file() else [(name, path)]:
-            if key in found:
-                raise UserError(f"Two models are called {key}. Name them: NAME=PATH.")
-            found[key] = file
+        if name in found:
+            raise UserError(f"Two models are called {name}. Name them: NAME=PATH.")
+        found[name] = path
     return found
 
 
@@ -179,4 +181,5 @@ def readable(table: "pd.DataFrame") -> "pd.DataFrame":
         ]
     )
     table["int8_run"] = table.int8_run.astype("Int64")
-    return table[list(COLUMNS)].rename(columns=COLUMNS).round(2).astype(object).fillna("-")
+    table = table[list(COLUMNS)].rename(columns=COLUMNS).round(2)
+    return table.astype(object).where(table.notna(), "-")
