@@ -161,7 +161,8 @@ def about_cpu(features: dict[str, object]) -> str:
     has = {True: "yes", False: "no"}
     facts = ", ".join(f"{n.upper()} {has[bool(features[n])]}" for n in ("avx512", "vnni", "amx"))
     warning = "" if features["vnni"] else "\nwarning: without VNNI int8 saves memory, hardly time."
-    return f"{features['cpu']}, {features['cores']} cores: {facts}{warning}\n"
+    cores = f"{features['cores']} core{'s' * (features['cores'] != 1)}"
+    return f"{features['cpu']}, {cores}: {facts}{warning}\n"
 
 
 def readable(table: "pd.DataFrame") -> "pd.DataFrame":
