@@ -10,9 +10,7 @@ model answers nothing, and its export says so.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from helpers import compat, engines, environment, export, export_proof, stops
+from helpers import benchmark, compat, engines, environment, export, export_proof, stops
 from helpers.errors import UserError
 from helpers.stops import OnnxModel
 
@@ -31,8 +29,7 @@ SHAPES: dict[str, dict[str, int]] = {
     },
     "bert-base": {},
 }
-FIRST_WORD_ID, LAST_WORD_ID = 1996, 29000
-TEXTS = (16, 64)
+TEXTS = (16, 64)  # random words, [texts, tokens]
 
 
 def random_model(shape: str, recipe: "Recipe | None" = None, seed: int = 0) -> "torch.nn.Module":
@@ -66,15 +63,10 @@ def observe(model: "torch.nn.Module") -> None:
 
     model.apply(enable_observer)
     with torch.no_grad():
-        model(**{name: torch.from_numpy(ids) for name, ids in random_texts().items()})
+        model(
+            **{name: torch.from_numpy(ids) for name, ids in benchmark.token_inputs(TEXTS).items()}
+        )
     model.apply(disable_observer)
-
-
-def random_texts() -> dict[str, np.ndarray]:
-    """Return random words, int64 [texts, tokens], by input name."""
-    ids = np.random.default_rng(0).integers(FIRST_WORD_ID, LAST_WORD_ID, TEXTS)
-    ones = np.ones_like(ids)
-    return {"input_ids": ids, "attention_mask": ones, "token_type_ids": 0 * ones}
 
 
 def export_random(
@@ -115,7 +107,7 @@ def export_random(
 def prove(file: Path, model: "torch.nn.Module", form: str) -> list[dict[str, Any]]:
     """Hold a file to the model in all but a metric, which there is none of."""
     checks = export_proof.check_graph(file, model, form)
-    texts = random_texts()
+    texts = benchmark.token_inputs(TEXTS)
     expected = export_proof.run_torch(model, [texts])
     for engine in export_proof.ENGINES[form]:
         if engine not in engines.available_engines():
