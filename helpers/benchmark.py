@@ -16,7 +16,6 @@ a training run its times grow many times over. Time on a quiet machine, and look
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,10 @@ from tqdm import tqdm
 from helpers import sparsity
 from helpers.engine_child import OPENVINO_FILE, Setup
 from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, check_threads, fingerprint
-from helpers.engines import TAKES, kind_of, missing_engines, open_engine, takes
+from helpers.engines import kind_of, kinds_taken, missing_engines, open_engine, takes
 from helpers.errors import UserError
 from helpers.measurements import Measurement, as_table, load, save
+from helpers.portable import QDQ_FILE
 from helpers.verdict import SpeedUp, cpu_features, speed_up, verdict
 
 __all__ = [
@@ -108,18 +108,19 @@ def measure(
         raise UserError("Nothing to time. Give at least one model, one batch size and one round.")
     if scenario not in SCENARIOS:
         raise UserError(f"No scenario {scenario!r}. Expected {' or '.join(SCENARIOS)}.")
-    found = {
-        (name, engine): inspect(Path(path), engine)
+    files = {
+        (name, engine): file_for(engine, Path(path))
         for name, path in models.items()
         for engine in engines
     }
+    facts = {file: inspect(file) for file in set(files.values())}
     measurements = []
     for batch_size in batch_sizes:
         setup = Setup(batch_size, sequence_length, threads, threads if scenario == "async" else 1)
         rows = [
-            Row(name, engine, path, facts)
-            for (name, engine), (path, facts) in found.items()
-            if fits(engine, path, engines)
+            Row(name, engine, file, facts[file])
+            for (name, engine), file in files.items()
+            if fits(engine, file, engines)
         ]
         with ExitStack() as stack:
             described = [start(row, stack, setup, timeout) for row in rows]
@@ -130,32 +131,31 @@ def measure(
     return measurements
 
 
-def inspect(path: Path, engine: str) -> tuple[Path, dict[str, Any]]:
-    """Find the model behind a path, in the form for an engine, and what can be known of it.
+def file_for(engine: str, path: Path) -> Path:
+    """Return the file of an export in the form an engine runs best; another path as it is."""
+    names = ["model.onnx"] if engine == "deepsparse" else [QDQ_FILE, "model.onnx"]
+    return next((path / name for name in names if (path / name).is_file()), path)
 
-    Returns:
-        The ONNX file or the folder, and its sha256, precision and sparsity.
+
+def inspect(model: Path) -> dict[str, Any]:
+    """Return what can be known of a model without running it: sha256, precision and sparsity.
 
     Raises:
-        UserError: if it is neither.
+        UserError: if it is neither an ONNX file nor the folder of a model.
     """
-    names = ["model.onnx"] if engine == "deepsparse" else ["model_qdq.onnx", "model.onnx"]
-    file = next((path / name for name in names if (path / name).is_file()), path)
-    if not file.exists():
-        raise UserError(f"There is no model {path}. Export it first, or correct the name.")
-    if file.is_dir() and kind_of(file) == "OpenVINO model":
-        int8 = b'type="FakeQuantize"' in (file / OPENVINO_FILE).read_bytes()
-        return file, {"sha256": fingerprint(file), "precision": "int8" if int8 else "fp32"}
-    if file.is_dir():
-        if (file / "config.json").is_file():
-            return file, {"sha256": fingerprint(file)}
-        raise UserError(f"{path} holds neither model.onnx nor a checkpoint (config.json).")
-    sha256 = fingerprint(file)
-    return file, {"sha256": sha256, **onnx_facts(file, sha256)}
+    if not model.exists():
+        raise UserError(f"There is no model {model}. Export it first, or correct the name.")
+    kind = kind_of(model)
+    if kind == "checkpoint" and not (model / "config.json").is_file():
+        raise UserError(f"{model} holds neither model.onnx nor a checkpoint (config.json).")
+    facts = {"sha256": fingerprint(model)}
+    if kind == "OpenVINO model":
+        int8 = b'type="FakeQuantize"' in (model / OPENVINO_FILE).read_bytes()
+        return facts | {"precision": "int8" if int8 else "fp32"}
+    return facts if kind == "checkpoint" else facts | onnx_facts(model)
 
 
-@cache
-def onnx_facts(file: Path, sha256: str) -> dict[str, Any]:  # noqa: ARG001 - the cache needs it
+def onnx_facts(file: Path) -> dict[str, Any]:
     """Return precision and sparsity of an ONNX file, counted in its graph."""
     import onnx
 
@@ -200,7 +200,7 @@ def start(row: Row, stack: ExitStack, setup: Setup, timeout: float) -> dict[str,
         return {}
     try:
         if not takes(row.engine, row.path) and ":" not in row.engine:
-            wanted = " or ".join(TAKES.get(row.engine, ("ONNX file",)))
+            wanted = " or ".join(kinds_taken(row.engine))
             raise EngineError(f"{row.engine} takes this: {wanted}. The model is none.")
         row.process = stack.enter_context(open_engine(row.path, row.engine, timeout=timeout))
         about = row.process.prepare(*setup.shape, setup.threads, setup.streams)

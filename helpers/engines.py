@@ -63,9 +63,14 @@ def kind_of(model: Path) -> str:
     return "OpenVINO model" if (model / OPENVINO_FILE).is_file() else "checkpoint"
 
 
+def kinds_taken(engine: str) -> tuple[str, ...]:
+    """Return the kinds of models that an engine runs, as `kind_of` names them."""
+    return TAKES.get(engine, ("ONNX file",))
+
+
 def takes(engine: str, model: Path) -> bool:
     """Tell whether an engine runs this kind of model."""
-    return kind_of(model) in TAKES.get(engine, ("ONNX file",))
+    return kind_of(model) in kinds_taken(engine)
 
 
 def open_engine(model: Path | str, engine: str, *, timeout: float = TIMEOUT) -> EngineProcess:

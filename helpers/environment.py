@@ -176,6 +176,11 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
     )
 
 
+def in_cores(count: int) -> str:
+    """Return a number of cores in words."""
+    return f"{count} core{'s' * (count != 1)}"
+
+
 def banner() -> str:
     """Return what a notebook prints first: Python, packages, CPU and size of the run."""
     from helpers import tiers

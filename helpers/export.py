@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FORMS = {
     "deepsparse": {"model.onnx": "deepsparse"},
     "qdq": {"model.onnx": "qdq"},
-    "both": {"model.onnx": "deepsparse", "model_qdq.onnx": "qdq"},
+    "both": {"model.onnx": "deepsparse", portable.QDQ_FILE: "qdq"},
 }
 
 
@@ -67,7 +67,7 @@ def export_onnx(
         )
     mend = "Give the task it was trained on, or the proof would mean nothing."
     check_answers(checkpoint, task, mend)
-    files = FORMS[form] if _quantized(checkpoint) else {"model.onnx": "fp32"}
+    files = files_of(form, quantized=bool(_quantized(checkpoint)))
     if not overwrite and (found := reuse(output_dir, checkpoint, files)):
         print(f"{output_dir.name}: proven export found, nothing to do.")
         return found
@@ -92,6 +92,11 @@ def check_form(form: str) -> None:
         raise UserError(f"--onnx_export_format is {form!r}. Expected one of {', '.join(FORMS)}.")
 
 
+def files_of(form: str, *, quantized: bool) -> dict[str, str]:
+    """Return the files of an export, each with its form; a model in fp32 has one form only."""
+    return FORMS[form] if quantized else {"model.onnx": "fp32"}
+
+
 def reuse(
     output_dir: Path, checkpoint: Checkpoint, files: dict[str, str] | None = None
 ) -> OnnxModel | None:
@@ -111,11 +116,8 @@ def write_files(
     model = models.load_model(checkpoint)
     quantized = bool(_quantized(checkpoint))
     write_forms(model, folder, files, task.outputs, quantized=quantized)
-    return [
-        row
-        for name, form in files.items()
-        for row in prove(folder / name, model, checkpoint, task, form)
-    ]
+    placed = {folder / name: form for name, form in files.items()}
+    return prove(placed, model, checkpoint, task)
 
 
 def write_forms(
@@ -129,14 +131,12 @@ def write_forms(
     """Write a model as ONNX into a folder, one file for each form: name to a value of `FORMS`."""
     import onnx
 
-    made = folder / "as_exported.onnx"
-    write_graph(model, made, outputs, quantized=quantized)
+    first = folder / next(iter(files))
+    write_graph(model, first, outputs, quantized=quantized)
+    # Made of the first file, or in its place where no other form is wanted.
     for name, form in files.items():
         if form == "qdq":
-            onnx.save(portable.to_qdq(onnx.load(str(made))), str(folder / name))
-        else:
-            shutil.copy(made, folder / name)
-    made.unlink()
+            onnx.save(portable.to_qdq(onnx.load(str(first))), str(folder / name))
 
 
 def _files(checkpoint: Checkpoint) -> list[Path]:

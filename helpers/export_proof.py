@@ -39,16 +39,15 @@ MAY_STAY_FLOAT = 2
 
 
 def prove(
-    file: Path, model: "torch.nn.Module", checkpoint: Checkpoint, task: Task, form: str
+    files: dict[Path, str], model: "torch.nn.Module", checkpoint: Checkpoint, task: Task
 ) -> list[dict[str, Any]]:
-    """Hold an ONNX file to the model it was exported from.
+    """Hold ONNX files to the model they were exported from.
 
     Args:
-        file: the ONNX file.
+        files: each ONNX file with its form, a key of `ENGINES`.
         model: the model in PyTorch.
         checkpoint: where that was loaded from.
         task: its validation rows are the inputs.
-        form: a key of `ENGINES`.
 
     Returns:
         One row a check: `check`, `expected`, `found`.
@@ -56,16 +55,18 @@ def prove(
     Raises:
         ProofError: at the first check that fails.
     """
-    checks = check_graph(file, model, form)
+    in_graphs = {file: check_graph(file, model, form) for file, form in files.items()}
     batches, references = proof_batches(checkpoint, task)
-    expected = run_torch(model, batches)
-    for engine in ENGINES[form]:
-        checks += check_engine(file, engine, batches, references, expected, task, checks[0])
-        if form == "qdq":
-            checks.append(check_int8_run(file, engine, batches[0], checks[0]["found"]))
-    if form == "qdq":
-        checks = [{**row, "check": f"qdq: {row['check']}"} for row in checks]
-    return checks
+    expected, found = run_torch(model, batches), []
+    for file, form in files.items():
+        checks = in_graphs[file]
+        for engine in ENGINES[form]:
+            checks += check_engine(file, engine, batches, references, expected, task, checks[0])
+            if form == "qdq":
+                checks.append(check_int8_run(file, engine, batches[0], checks[0]["found"]))
+        prefix = "qdq: " if form == "qdq" else ""
+        found += [{**row, "check": f"{prefix}{row['check']}"} for row in checks]
+    return found
 
 
 def check_graph(file: Path, model: "torch.nn.Module", form: str) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Node, Tensor = onnx.NodeProto, onnx.TensorProto
 
+QDQ_FILE = "model_qdq.onnx"  # where it lies beside SparseML's own form
 # What SparseML writes behind a product; an Add where there is a bias.
 BEHIND = (["Add", "Cast", "Mul"], ["Cast", "Mul"])
 

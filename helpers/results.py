@@ -173,7 +173,7 @@ def machine_line(found: dict[str, Any]) -> str:
     names = ("torch", "transformers", "sparseml", "deepsparse", "onnxruntime")
     packages = ", ".join(f"{name} {versions[name]}" for name in names)
     extras = [w for w, k in (("VNNI", "vnni"), ("bf16", "bf16"), ("AMX", "amx")) if cpu[k]]
-    cores = f"{cpu['cores']} core{'s' * (cpu['cores'] != 1)}"
+    cores = environment.in_cores(cpu["cores"])
     return (
         f"{cpu['cpu']}, {cores} ({', '.join(extras) or 'no VNNI'}); "
         f"Python {found['python']}, {packages}. Command: `{found['command']}`."

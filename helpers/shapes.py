@@ -94,7 +94,7 @@ def export_random(
     stops.refuse_occupied(Path(output_dir).resolve(), overwrite)
     model = random_model(shape, recipe)
     quantized = bool(recipe and recipe.has_quantization)
-    files = export.FORMS[form] if quantized else {"model.onnx": "fp32"}
+    files = export.files_of(form, quantized=quantized)
     with stops.writing(Path(output_dir).resolve(), overwrite=overwrite) as folder:
         export.write_forms(model, folder, files, ("logits",), quantized=quantized)
         checks = [row for name in files for row in prove(folder / name, model, files[name])]

@@ -67,6 +67,18 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 
 @pytest.fixture(scope="session")
+def tiny_files(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the flags that name the tiny task's rows as files."""
+    folder, flags = tmp_path_factory.mktemp("files"), []
+    for split in ("train", "validation"):
+        rows = getattr(tiny_task, split).to_pandas()
+        rows["label"] = [tiny_task.labels[number] for number in rows["label"]]
+        rows.to_csv(folder / f"{split}.csv", index=False)
+        flags += [f"--{split}_file", str(folder / f"{split}.csv")]
+    return flags
+
+
+@pytest.fixture(scope="session")
 def stops_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder the shared checkpoints lie in."""
     return tmp_path_factory.mktemp("stops")

@@ -7,7 +7,7 @@ import pytest
 from test_engines import onnx_file  # noqa: F401 - a fixture
 
 from helpers.__main__ import main
-from helpers.benchmark import inspect
+from helpers.benchmark import file_for
 from helpers.commands.benchmark import named
 from helpers.errors import UserError
 from helpers.measurements import load
@@ -52,10 +52,10 @@ def test_of_an_export_in_both_forms_every_engine_gets_its_own(tmp_path: Path) ->
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [value])
     for name in ("model.onnx", "model_qdq.onnx"):
         save(helper.make_model(graph), tmp_path / name)
-    given = {engine: inspect(tmp_path, engine)[0].name for engine in ("deepsparse", "openvino")}
+    given = {engine: file_for(engine, tmp_path).name for engine in ("deepsparse", "openvino")}
     assert given == {"deepsparse": "model.onnx", "openvino": "model_qdq.onnx"}
     (tmp_path / "model_qdq.onnx").unlink()
-    assert inspect(tmp_path, "openvino")[0].name == "model.onnx"
+    assert file_for("openvino", tmp_path).name == "model.onnx"
 
 
 @pytest.mark.parametrize(

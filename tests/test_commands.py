@@ -20,7 +20,6 @@ from helpers.commands import parse
 from helpers.environment import REPOSITORY
 from helpers.errors import UserError
 from helpers.stops import Checkpoint, OnnxModel
-from helpers.tasks import Task
 
 RECIPE = "num_epochs: 1.0\nmodifiers:\n  - !EpochRangeModifier\n      start_epoch: 0.0\n"
 RECIPE += "      end_epoch: eval(num_epochs)\n"
@@ -38,15 +37,9 @@ BAD_RECIPES = {
 
 
 @pytest.fixture(scope="module")
-def data(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def data(tiny_files: list[str]) -> list[str]:
     """Return the flags that name the tiny task's rows as files."""
-    folder, flags = tmp_path_factory.mktemp("files"), []
-    for split in ("train", "validation"):
-        rows = getattr(tiny_task, split).to_pandas()
-        rows["label"] = [tiny_task.labels[number] for number in rows["label"]]
-        rows.to_csv(folder / f"{split}.csv", index=False)
-        flags += [f"--{split}_file", str(folder / f"{split}.csv")]
-    return [*flags, "--max_seq_length", "16"]
+    return [*tiny_files, "--max_seq_length", "16"]
 
 
 @pytest.fixture

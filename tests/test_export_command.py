@@ -89,15 +89,11 @@ def test_an_output_that_is_taken_is_refused(
 
 
 def test_an_export_is_proven_reported_and_taken_up_again(
-    source: Path, tiny_task: Task, tmp_path: Path,
+    source: Path, tiny_files: list[str], tmp_path: Path,
     capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip
-    argv = ["export", str(source), "--onnx_export_path", str(tmp_path / "onnx"), "--json"]
-    for split in ("train", "validation"):
-        rows = getattr(tiny_task, split).to_pandas()
-        rows["label"] = [tiny_task.labels[number] for number in rows["label"]]
-        rows.to_csv(tmp_path / f"{split}.csv", index=False)
-        argv += [f"--{split}_file", str(tmp_path / f"{split}.csv")]
+    out = ["--onnx_export_path", str(tmp_path / "onnx"), "--json"]
+    argv = ["export", str(source), *out, *tiny_files]
     assert main(argv) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["checks"] == OnnxModel.load(tmp_path / "onnx").proof["checks"]

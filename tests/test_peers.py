@@ -60,16 +60,10 @@ def test_what_cannot_be_quantized_is_refused(
 
 
 def test_from_the_shell(
-    dense: Checkpoint, tiny_task: Task, tmp_path: Path, capsys: pytest.CaptureFixture
+    dense: Checkpoint, tiny_files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    flags = []
-    for split in ("train", "validation"):
-        rows = getattr(tiny_task, split).to_pandas()
-        rows["label"] = [tiny_task.labels[number] for number in rows["label"]]
-        rows.to_csv(tmp_path / f"{split}.csv", index=False)
-        flags += [f"--{split}_file", str(tmp_path / f"{split}.csv")]
     out = str(tmp_path / "int8")
-    assert main(["quantize", str(dense.folder), "--output_dir", out, *flags, "--json"]) == 0
+    assert main(["quantize", str(dense.folder), "--output_dir", out, *tiny_files, "--json"]) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["fp32"] == dense.metrics
     assert (tmp_path / "int8" / "model.onnx").is_file()

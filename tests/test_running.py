@@ -19,15 +19,10 @@ from helpers.text_tasks import MultiLabel, Regression
 
 
 @pytest.fixture(scope="module")
-def data(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Return the flags that name the tiny task's rows as files."""
-    folder, flags = tmp_path_factory.mktemp("rows"), ["--max_seq_length", "16"]
-    for split in ("train", "validation"):
-        rows = getattr(tiny_task, split).to_pandas()
-        rows["label"] = [tiny_task.labels[number] for number in rows["label"]]
-        rows.to_csv(folder / f"{split}.csv", index=False)
-        flags += [f"--{split}_file", str(folder / f"{split}.csv")]
-    return [*flags, "--per_device_train_batch_size", "8", "--disable_tqdm", "true"]
+def data(tiny_files: list[str]) -> list[str]:
+    """Return the flags that name the tiny task's rows as files, and how they are trained on."""
+    quick = ["--per_device_train_batch_size", "8", "--disable_tqdm", "true"]
+    return [*tiny_files, "--max_seq_length", "16", *quick]
 
 
 @pytest.fixture

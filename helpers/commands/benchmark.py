@@ -161,7 +161,9 @@ def about_cpu(features: dict[str, object]) -> str:
     has = {True: "yes", False: "no"}
     facts = ", ".join(f"{n.upper()} {has[bool(features[n])]}" for n in ("avx512", "vnni", "amx"))
     warning = "" if features["vnni"] else "\nwarning: without VNNI int8 saves memory, hardly time."
-    cores = f"{features['cores']} core{'s' * (features['cores'] != 1)}"
+    from helpers.environment import in_cores
+
+    cores = in_cores(features["cores"])
     return f"{features['cpu']}, {cores}: {facts}{warning}\n"
 
 
