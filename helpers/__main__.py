@@ -20,6 +20,7 @@ COMMANDS = {
     "shape": "export a model of a known shape with random weights, for timing only",
     "inspect": "show zeros, precision and bytes of a checkpoint or an ONNX file, layer by layer",
     "benchmark": "time models on engines, and say what that means on this CPU",
+    "profile": "show where the time of a call goes, part by part, on each engine",
     "speed": "measure what the CPU settings gain in training",
     "results": "collect measured results and write the README's tables from them",
 }

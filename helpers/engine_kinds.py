@@ -3,8 +3,10 @@
 This is the only module that imports them, each inside `prepare`, in a child process of its own.
 """
 
+import math
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,18 @@ ORT_INT8 = (
     "QLinearMatMul",
     "QGemm",
 )
+
+
+def multiply_adds(left: Sequence[int], product: Sequence[int]) -> int:
+    """Return the multiply-adds of a product from the shapes of its left factor and its result."""
+    return math.prod(left) * product[-1]
+
+
+def input_shapes(model_path: Path, setup: Setup) -> list[list[int]]:
+    """Return the shapes that DeepSparse wants to be told, one an input."""
+    import onnx
+
+    return [setup.shape] * len(onnx.load(str(model_path)).graph.input)
 
 
 class Engine(Protocol):
@@ -53,15 +67,13 @@ class DeepSparse:
     def prepare(self, model_path: Path, setup: Setup) -> None:
         """Compile; this overwrites the inputs of the ONNX file in place, hence the private copy."""
         import deepsparse
-        import onnx
 
-        graph = onnx.load(str(model_path)).graph
         several = {"num_streams": setup.streams, "scheduler": deepsparse.Scheduler.multi_stream}
         self.engine = deepsparse.Engine(
             str(model_path),
             setup.batch_size,
             num_cores=setup.threads,
-            input_shapes=[setup.shape] * len(graph.input),
+            input_shapes=input_shapes(model_path, setup),
             **(several if setup.streams > 1 else {}),
         )
 
@@ -88,15 +100,18 @@ class DeepSparse:
 class OnnxRuntime:
     """The engine most people use: fast on dense models, blind to zeros."""
 
+    profiled = False  # see engine_profiles
+
     def prepare(self, model_path: Path, setup: Setup) -> None:
         """Open a session, which calls may share; the shape stays free."""
         import onnxruntime
 
         self.streams = setup.streams
-
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = setup.threads_a_call, 1
         options.log_severity_level = 3
+        options.enable_profiling = self.profiled
+        options.profile_file_prefix = str(model_path.with_name("profile"))
         # The graph as it is run, beside the private copy; read in `describe`.
         self.optimized = model_path.with_name("optimized.onnx")
         options.optimized_model_filepath = str(self.optimized)
@@ -132,6 +147,8 @@ class OnnxRuntime:
 class OpenVino:
     """Intel's engine, which may be used in production; int8 in QDQ form, blind to zeros."""
 
+    profiled = False  # see engine_profiles
+
     def prepare(self, model_path: Path, setup: Setup) -> None:
         """Compile for one shape, in fp32 where the model is fp32: its default may be bf16."""
         import openvino
@@ -142,10 +159,14 @@ class OpenVino:
         model.reshape(dict.fromkeys(model.inputs, setup.shape))
         products = [op for op in model.get_ops() if op.get_type_name() == "MatMul"]
         self.products = {op.get_friendly_name() for op in products}
+        self.multiply_adds = sum(
+            multiply_adds(op.get_input_shape(0), op.get_output_shape(0)) for op in products
+        )
         asked = {
             "INFERENCE_NUM_THREADS": setup.threads,
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": setup.streams,
+            "PERF_COUNT": self.profiled,
         }
         self.compiled = core.compile_model(model, "CPU", asked)
         # A request holds its inputs and outputs, so each calling thread needs one of its own.
@@ -173,6 +194,7 @@ class OpenVino:
             "version": environment.package_version("openvino"),
             "threads": self.compiled.get_property("INFERENCE_NUM_THREADS"),
             "int8_run": int8,
+            "multiply_adds": self.multiply_adds,
         }
 
     def close(self) -> None:

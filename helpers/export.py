@@ -77,7 +77,9 @@ def export_onnx(
             if file.suffix in (".json", ".txt") and not file.name.startswith(("run.", "eval_")):
                 shutil.copy(file, folder)
         checks = write_files(checkpoint, task, folder, files)
-        note = {"source": identity(checkpoint), "task": task.name, "forms": files, "checks": checks}
+        # The checkpoint's metrics, of all validation rows; the checks tie the file to it.
+        note = {"source": identity(checkpoint), "task": task.name, "metrics": checkpoint.metrics}
+        note |= {"forms": files, "checks": checks}
         stops.write_note(folder, "proof.json", {**note, **environment.describe()})
     return OnnxModel.load(output_dir)
 

@@ -61,7 +61,11 @@ def save(measurements: list[Measurement], file: Path, environment: dict[str, Any
         file: written whole or not at all.
         environment: `environment.describe()`.
     """
-    content = {**environment, "measurements": [asdict(row) for row in measurements]}
+    write_json({**environment, "measurements": [asdict(row) for row in measurements]}, file)
+
+
+def write_json(content: dict[str, Any], file: Path) -> None:
+    """Write JSON, the whole file or nothing of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
     partial.write_text(json.dumps(content, indent=2) + "\n")

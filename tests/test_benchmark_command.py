@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from test_engines import onnx_file  # noqa: F401 - a fixture
 
+from helpers import roofline
 from helpers.__main__ import main
 from helpers.benchmark import file_for
 from helpers.commands.benchmark import named
 from helpers.errors import UserError
 from helpers.measurements import load
 
+PEAKS = roofline.Peaks(fp32=200.0, int8=800.0, memory=30.0, threads=1)
 QUICK = ["--batch_sizes", "1,2", "--sequence_length", "8", "--rounds", "3", "--num_cores", "1"]
 
 
@@ -19,9 +21,12 @@ def test_the_table_the_file_and_the_last_line_say_the_same(
     onnx_file: Path,  # noqa: F811
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = ["--output", str(tmp_path / "out" / "speed.json"), "--json"]
     output += ["--plot", str(tmp_path / "out" / "speed.png")]
+    output += ["--roofline", str(tmp_path / "out" / "roof.png")]
+    monkeypatch.setattr(roofline, "measure_peaks", lambda cores: PEAKS)
     engines = ["--engines", "onnxruntime,openvino"]
     assert main(["benchmark", f"tiny={onnx_file}", *engines, *QUICK, *output]) == 0
     text = capsys.readouterr().out
@@ -31,7 +36,12 @@ def test_the_table_the_file_and_the_last_line_say_the_same(
     assert [(m.batch_size, m.engine) for m in stored] == [
         (1, "onnxruntime"), (1, "openvino"), (2, "onnxruntime"), (2, "openvino")
     ]  # fmt: skip
-    assert (tmp_path / "out" / "speed.png").stat().st_size > 5000
+    for picture in ("speed.png", "roof.png"):
+        assert (tmp_path / "out" / picture).stat().st_size > 5000
+    written = json.loads((tmp_path / "out" / "speed.json").read_text())
+    assert written["roofline"] == report["roofline"]
+    assert report["roofline"]["peaks"]["int8"] == PEAKS.int8
+    assert [row["engine"] for row in report["roofline"]["rows"]].count("openvino") == 2
     assert "VNNI" in text.splitlines()[0]
     assert text.count("tiny") >= 4
     assert report["verdict"] in text

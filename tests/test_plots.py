@@ -10,7 +10,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers import load_recipe, plots
+from helpers import load_recipe, plots, speed_plots
+from helpers.roofline import Peaks
 from helpers.stops import Checkpoint
 
 # Labels of axes that count things or name them, so that there is no unit to give.
@@ -22,6 +23,7 @@ WITHOUT_UNIT = {
     "model, engine",
     "shape of a call",
 }
+PEAKS = Peaks(fp32=200.0, int8=800.0, memory=30.0, threads=2)
 STEPS = [{"epoch": 0.5, "loss": 1.2, "step": 10}, {"epoch": 1.0, "loss": 0.9, "step": 20}]
 SCORES = [
     {"epoch": 1.0, "eval_loss": 1.0, "eval_accuracy": 0.71, "step": 20},
@@ -170,3 +172,21 @@ def test_heat_map_has_a_row_for_every_pair_and_a_column_for_every_shape() -> Non
     assert [t.get_text() for t in axis.texts] == [
         "4.0x\n3.5 ms", "-", "1.0x\n14.0 ms", "1.0x\n190.0 ms"
     ]  # fmt: skip
+
+
+def test_the_roofline_shows_every_row_below_both_roofs() -> None:
+    rows = [("dense", "onnxruntime", 14.0, 2.9, 67.0), ("sparse", "deepsparse", 3.5, 2.9, 266.0)]
+    columns = ["model", "engine", "median_ms", "operations", "operations_a_byte"]
+    (axis,) = drawn(speed_plots.roofline(pd.DataFrame(rows, columns=columns), PEAKS)).axes
+    paces = [float(points.get_offsets()[0][1]) for points in axis.collections]
+    assert paces == pytest.approx([2900 / 14, 2900 / 3.5])
+    assert [max(line.get_ydata()) for line in axis.lines] == [200.0, 800.0]
+    assert texts(axis) == {"fp32: 200", "int8: 800"}
+
+
+def test_time_by_part_is_one_bar_a_column_with_its_sum() -> None:
+    table = pd.DataFrame({"dense, a": [3.0, 1.0], "sparse, b": [0.5, 1.0]}, index=["x", "y"])
+    (axis,) = drawn(speed_plots.time_by_part(table)).axes
+    assert len(axis.patches) == 4
+    assert texts(axis) == {"4.0", "1.5"}
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["x", "y"]

@@ -17,6 +17,9 @@ from helpers.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
+
+    from helpers.measurements import Measurement
 
 COLUMNS = {
     "model": "model", "engine": "engine", "batch_size": "batch", "sequence_length": "tokens",
@@ -48,6 +51,10 @@ class BenchmarkArguments:
     warmup: int = flag(5, "rounds before them that do not count")
     output: str | None = flag(None, "file for the measurements, as JSON")
     plot: str | None = flag(None, "file for a picture of them, such as speed.png")
+    bubbles: str | None = flag(None, "file for a picture of accuracy, latency and zipped size")
+    roofline: str | None = flag(
+        None, "file for a picture of them under what this CPU can do, which is measured for it"
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -77,13 +84,15 @@ def main(argv: list[str]) -> int:
     print(readable(table).to_string(index=False), "\n")
     words_for_it = benchmark.verdict(found, features)
     print(words_for_it)
+    held = held_to_the_roof(asked, found) if asked.roofline else {}
     if asked.output:
-        command = f"python -m helpers benchmark {shlex.join(argv)}"
-        benchmark.save(found, Path(asked.output), {"command": command, **environment.describe()})
-    if asked.plot:
-        picture(table, Path(asked.plot))
+        about = {"command": f"python -m helpers benchmark {shlex.join(argv)}", **held}
+        benchmark.save(found, Path(asked.output), {**about, **environment.describe()})
+    pictures(asked, table)
     rows = [asdict(row) for row in found]
-    print_json(output.json, {"measurements": rows, "verdict": words_for_it, "cpu": features})
+    print_json(
+        output.json, {"measurements": rows, "verdict": words_for_it, "cpu": features, **held}
+    )
     return 0
 
 
@@ -104,12 +113,21 @@ def check(asked: BenchmarkArguments) -> None:
     for name, least in (("rounds", 1), ("warmup", 0)):
         if getattr(asked, name) < least:
             raise UserError(f"--{name} is {getattr(asked, name)}. Expected {least} or more.")
-    for name in ("output", "plot"):
-        file = Path(getattr(asked, name) or "file")
-        if file.is_dir():
-            raise UserError(f"--{name} {file} is a folder. Expected the name of a file.")
-    if asked.plot and Path(asked.plot).suffix not in PICTURES:
-        raise UserError(f"--plot {asked.plot}: expected a name that ends in {', '.join(PICTURES)}.")
+    check_place("output", asked.output)
+    for name in ("plot", "bubbles", "roofline"):
+        check_place(name, getattr(asked, name), picture=True)
+
+
+def check_place(name: str, file: str | None, *, picture: bool = False) -> None:
+    """Refuse a place where no such file can be written.
+
+    Raises:
+        UserError: it is a folder, or a picture's name has no ending of one.
+    """
+    if file and Path(file).is_dir():
+        raise UserError(f"--{name} {file} is a folder. Expected the name of a file.")
+    if file and picture and Path(file).suffix not in PICTURES:
+        raise UserError(f"--{name} {file}: expected a name that ends in {', '.join(PICTURES)}.")
 
 
 def split(texts: list[str]) -> list[str]:
@@ -129,14 +147,44 @@ def whole(name: str, texts: list[str]) -> list[int]:
     return [int(text) for text in split(texts)]
 
 
-def picture(table: "pd.DataFrame", file: Path) -> None:
-    """Draw the measurements, if there are any."""
-    from helpers import plots
+def held_to_the_roof(asked: BenchmarkArguments, found: list["Measurement"]) -> dict[str, object]:
+    """Measure what the CPU can do, hold the timings to it, print and draw that; return it."""
+    from helpers import benchmark, roofline, speed_plots
 
-    if table.median_ms.notna().any():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        plots.heat_map(table).savefig(file, dpi=150)
-        print(f"{file}: the picture")
+    peaks = roofline.measure_peaks(asked.num_cores)
+    files = {
+        (name, engine): benchmark.file_for(engine, path)
+        for name, path in named(asked.models).items()
+        for engine in split(asked.engines)
+    }
+    table = roofline.table(found, files, peaks)
+    print(f"\nThis CPU at its best: {peaks}.\n{table.round(3).to_string(index=False)}")
+    if len(table):
+        save_picture(speed_plots.roofline(table, peaks), asked.roofline)
+    return {"roofline": {"peaks": asdict(peaks), "rows": table.round(4).to_dict("records")}}
+
+
+def pictures(asked: BenchmarkArguments, table: "pd.DataFrame") -> None:
+    """Draw what is asked for, if anything was timed."""
+    from helpers import plots, quality
+
+    if table.median_ms.isna().all():
+        return
+    if asked.plot:
+        save_picture(plots.heat_map(table), asked.plot)
+    if asked.bubbles:
+        first = table[["sequence_length", "batch_size"]].min()
+        same = (table[["sequence_length", "batch_size"]] == first).all(axis=1)
+        known = quality.with_quality(table[same], named(asked.models))
+        title = f"batch {first.batch_size}, {first.sequence_length} tokens"
+        save_picture(plots.bubbles(known, title), asked.bubbles)
+
+
+def save_picture(figure: "Figure", file: str) -> None:
+    """Write a picture and say so."""
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=150)
+    print(f"{file}: the picture")
 
 
 def named(models: list[str]) -> dict[str, Path]:

@@ -1,0 +1,111 @@
+"""Show where the time of a call goes: milliseconds by part of the model, on each engine.
+
+`python -m helpers profile runs/dense-onnx runs/sparse-onnx --engines deepsparse,onnxruntime`;
+models are named as for `benchmark`. Profilers cost time: look at the shares.
+"""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers.commands import parse, print_json, with_first
+from helpers.commands.arguments import JsonArgument, flag
+from helpers.commands.benchmark import check_place, named, save_picture, split, whole, words
+from helpers.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class ProfileArguments:
+    """What is looked into, and on what."""
+
+    models: list[str] = words("", "what is profiled; may stand first, without --models")
+    engines: list[str] = words("deepsparse,onnxruntime,openvino", "engines, with commas between")
+    batch_sizes: list[str] = words("1", "texts of one call, with commas between")
+    sequence_length: int = flag(128, "tokens of every text, none of them padding")
+    num_cores: int | None = flag(None, "threads of every engine; all physical cores if not given")
+    output: str | None = flag(None, "file for the table, as JSON")
+    plot: str | None = flag(None, "file for a picture of it, such as parts.png")
+
+
+def main(argv: list[str]) -> int:
+    """Print milliseconds and shares by part, one column a model and engine; JSON if asked."""
+    types = (ProfileArguments, JsonArgument)
+    asked, output = parse("profile", types, with_first(argv, "--models"))
+    check(asked)
+    found, failed = gather(asked)
+    if found.empty:
+        raise UserError("Nothing could be profiled. " + " ".join(failed.values()))
+    shares = (100 * found / found.sum()).round().astype(int)
+    print(found.round(2).to_string(), "\n\nShare of the profiled time (%)\n", shares.to_string())
+    for column, reason in failed.items():
+        print(f"{column}: {reason}")
+    content = {"ms": found.to_dict(), "errors": failed}
+    if asked.output:
+        store(content, argv, Path(asked.output))
+    if asked.plot:
+        from helpers import speed_plots
+
+        save_picture(speed_plots.time_by_part(found), asked.plot)
+    print_json(output.json, content)
+    return 0
+
+
+def check(asked: ProfileArguments) -> None:
+    """Refuse what cannot be profiled before anything is started.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    from helpers.engine_profiles import PROFILED
+
+    if not split(asked.models):
+        raise UserError("Nothing to profile. Expected: python -m helpers profile MODEL [MODEL ...]")
+    if unknown := [name for name in split(asked.engines) if name not in PROFILED]:
+        known = ", ".join(PROFILED)
+        raise UserError(f"No profile of engine {unknown[0]!r}. Expected some of {known}.")
+    whole("batch_sizes", asked.batch_sizes)
+    whole("sequence_length", [str(asked.sequence_length)])
+    check_place("output", asked.output)
+    check_place("plot", asked.plot, picture=True)
+
+
+def gather(asked: ProfileArguments) -> "tuple[pd.DataFrame, dict[str, str]]":
+    """Profile every model on every engine that takes it; return columns, and who failed why."""
+    import pandas as pd
+    from tqdm import tqdm
+
+    from helpers.benchmark import file_for, fits, inspect
+    from helpers.engine_process import EngineError
+    from helpers.engine_profiles import profile
+
+    engines = split(asked.engines)
+    models = named(asked.models)
+    pairs = [
+        (name, path, engine, batch)
+        for batch in whole("batch_sizes", asked.batch_sizes)
+        for name, path in models.items()
+        for engine in engines
+        if inspect(file_for(engine, path)) and fits(engine, file_for(engine, path), engines)
+    ]
+    columns, failed = {}, {}
+    for name, path, engine, batch in tqdm(pairs, desc="profiles", leave=False):
+        column = f"{name}, {engine}, batch {batch}"
+        try:
+            shape = (batch, asked.sequence_length, asked.num_cores)
+            columns[column] = profile(path, engine, *shape)
+        except EngineError as error:
+            failed[column] = str(error)
+    return pd.DataFrame(columns), failed
+
+
+def store(content: dict, argv: list[str], file: Path) -> None:
+    """Write the table with the command, the machine and the versions."""
+    from helpers import environment
+    from helpers.measurements import write_json
+
+    command = f"python -m helpers profile {shlex.join(argv)}"
+    write_json({"command": command, **content, **environment.describe()}, file)
