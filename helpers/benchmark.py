@@ -13,6 +13,7 @@ cold. On a busy machine no arrangement helps: DeepSparse needs all its threads a
 a training run its times grow many times over. Time on a quiet machine, and look at the range.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ __all__ = [
 FIRST_WORD_ID, LAST_WORD_ID = 1996, 29000  # whole words in BERT's vocabulary; no [PAD], no [MASK]
 SEED = 0
 SCENARIOS = ("sync", "async")
+LEAST_ROUNDS = 5  # fewer say nothing of the spread
 ABOUT = (
     "threads",
     "precision",
@@ -79,6 +81,7 @@ def measure(
     warmup: int = 5,
     timeout: float = TIMEOUT,
     scenario: str = "sync",
+    max_seconds: float | None = None,
 ) -> list[Measurement]:
     """Time every model on every engine that takes its kind, interleaved.
 
@@ -95,6 +98,8 @@ def measure(
         scenario: "sync", one call after the other, each on all threads: how long does one take? Or
             "async", as many calls at once as there are threads: how many get done? Then the
             milliseconds are those of all calls divided by their number.
+        max_seconds: after this long at one batch size no new round begins, once `LEAST_ROUNDS` are
+            done; no limit unless given.
 
     Returns:
         One measurement a batch size, model and engine, failed ones with their reason.
@@ -124,7 +129,7 @@ def measure(
         ]
         with ExitStack() as stack:
             described = [start(row, stack, setup, timeout) for row in rows]
-            time_rows(rows, token_inputs(setup.shape), rounds, warmup)
+            time_rows(rows, token_inputs(setup.shape), rounds, warmup, max_seconds)
         measurements += [
             finish(row, setup, about) for row, about in zip(rows, described, strict=True)
         ]
@@ -211,10 +216,19 @@ def start(row: Row, stack: ExitStack, setup: Setup, timeout: float) -> dict[str,
     return about
 
 
-def time_rows(rows: list[Row], inputs: dict[str, np.ndarray], rounds: int, warmup: int) -> None:
+def time_rows(
+    rows: list[Row],
+    inputs: dict[str, np.ndarray],
+    rounds: int,
+    warmup: int,
+    max_seconds: float | None = None,
+) -> None:
     """Go round the rows; a row that fails drops out with its reason."""
-    batch_size = len(inputs["input_ids"])
+    batch_size, start = len(inputs["input_ids"]), time.monotonic()
     for number in tqdm(range(warmup + rounds), desc=f"batch {batch_size}", leave=False):
+        late = max_seconds is not None and time.monotonic() - start > max_seconds
+        if late and number >= warmup + LEAST_ROUNDS:
+            return
         for row in rows:
             if row.error is None:
                 take_turn(row, inputs, counts=number >= warmup)

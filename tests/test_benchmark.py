@@ -57,6 +57,12 @@ def test_real_engines_are_timed_round_by_round(onnx_file: Path, tmp_path: Path) 
     assert list(as_table(found)["median_ms"]) == sorted(m.median_ms for m in found)
 
 
+def test_rounds_end_early_at_the_time_limit_but_not_too_early(onnx_file: Path) -> None:  # noqa: F811
+    slow = {**QUICK, "rounds": 500, "max_seconds": 0.0}
+    (found,) = measure({"tiny": onnx_file}, ("onnxruntime",), **slow)
+    assert found.rounds == benchmark.LEAST_ROUNDS
+
+
 def test_a_failing_engine_is_a_row_with_its_reason(onnx_file: Path) -> None:  # noqa: F811
     broken = [f"{ENGINE_TESTS}:{name}" for name in ("Aborts", "Refuses")]
     found = measure({"tiny": onnx_file}, [*broken, "onnxruntime"], **QUICK)

@@ -49,6 +49,9 @@ class BenchmarkArguments:
     scenario: str = flag("sync", "'sync': one call at a time; 'async': one for each thread")
     rounds: int = flag(60, "calls that count, of every model on every engine")
     warmup: int = flag(5, "rounds before them that do not count")
+    max_seconds: float | None = flag(
+        None, "after this long at one shape no new round begins, once 5 are done; no limit if none"
+    )
     output: str | None = flag(None, "file for the measurements, as JSON")
     plot: str | None = flag(None, "file for a picture of them, such as speed.png")
     bubbles: str | None = flag(None, "file for a picture of accuracy, latency and zipped size")
@@ -78,6 +81,7 @@ def main(argv: list[str]) -> int:
             asked.rounds,
             asked.warmup,
             scenario=asked.scenario,
+            max_seconds=asked.max_seconds,
         )
     ]
     table = benchmark.as_table(found)
