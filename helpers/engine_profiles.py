@@ -10,6 +10,7 @@ Profiling costs time itself: look at the shares, and take times from `benchmark`
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from helpers import engine_kinds
 from helpers.benchmark import file_for, token_inputs
 from helpers.engine_child import Setup, own_dtype
-from helpers.engine_process import Inputs
+from helpers.engine_process import EngineError, Inputs
 from helpers.engines import open_engine
 from helpers.errors import UserError
 
@@ -133,6 +134,34 @@ def profile(
     steps = steps_of(file_for(engine, model), engine, inputs, num_cores)
     found = pd.DataFrame([(part_of(name), ms) for name, ms in steps], columns=["part", "ms"])
     return found.groupby("part").ms.sum().reindex([*PARTS, OTHER], fill_value=0.0).round(4)
+
+
+def profiles(
+    asked: Sequence[tuple[str, Path, str, int]],
+    sequence_length: int = 128,
+    num_cores: int | None = None,
+) -> "tuple[pd.DataFrame, dict[str, str]]":
+    """Profile several models on several engines.
+
+    Args:
+        asked: name, model, engine and batch size of each; an engine may refuse.
+        sequence_length: tokens of every text.
+        num_cores: as for `profile`.
+
+    Returns:
+        Milliseconds with one row a part and one column each, and {column: why it is missing}.
+    """
+    import pandas as pd
+    from tqdm import tqdm
+
+    columns, failed = {}, {}
+    for name, model, engine, batch_size in tqdm(asked, desc="profiles", leave=False):
+        column = f"{name}, {engine}, batch {batch_size}"
+        try:
+            columns[column] = profile(model, engine, batch_size, sequence_length, num_cores)
+        except EngineError as error:
+            failed[column] = str(error)
+    return pd.DataFrame(columns), failed
 
 
 def steps_of(file: Path, engine: str, inputs: Inputs, num_cores: int | None) -> Any:  # noqa: ANN401

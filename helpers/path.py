@@ -167,6 +167,24 @@ def onnx_model(stop: str, task: Task) -> OnnxModel:
     return export_onnx(source, task, place, overwrite=True)
 
 
+def portable(stop: str, task: Task) -> OnnxModel:
+    """Open or make the export of an int8 stop in both forms, for every engine the one it likes."""
+    from helpers.export import export_onnx
+
+    place = folder(task, f"{stop}-both")
+    return export_onnx(checkpoint(stop, task), task, place, form="both", overwrite=True)
+
+
+def dense_int8(task: Task) -> Path:
+    """Open or make the dense model in int8 without training, for OpenVINO; return its folder."""
+    from helpers import peers
+
+    place, dense = folder(task, "dense-nncf"), checkpoint("dense", task)
+    if not peers.is_made(place, dense):
+        peers.quantize_after_training(dense, task, place, method="nncf", overwrite=True)
+    return place
+
+
 def benchmark(task: Task, stops: list[str]) -> "list[Measurement]":
     """Time the exported stops on every engine, batch 1 and 16, and store the measurements.
 

@@ -75,6 +75,17 @@ def quantize_after_training(
     return note
 
 
+def is_made(folder: Path, checkpoint: Checkpoint) -> bool:
+    """Tell whether a folder holds the int8 form of these very weights.
+
+    Raises:
+        UserError: a file in it was changed.
+    """
+    if not (folder / NOTE).is_file():
+        return False
+    return stops.read_note(folder, NOTE)["source"] == identity(checkpoint)
+
+
 def check(checkpoint: Checkpoint, task: Task, method: str) -> None:
     """Refuse what cannot be quantized, before anything is written."""
     if method not in METHODS:

@@ -10,7 +10,7 @@ that are fastest at it, in fp32 and in int8, and a copy of large arrays.
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from helpers import environment
 from helpers.arithmetic import Work, count
+from helpers.benchmark import file_for
 from helpers.engine_process import EngineError, check_threads
 from helpers.engines import available_engines, kind_of, open_engine
 from helpers.errors import UserError
@@ -169,13 +170,13 @@ def copy_pace(threads: int) -> float:
 
 
 def table(
-    measurements: Sequence[Measurement], files: dict[tuple[str, str], Path], peaks: Peaks
+    measurements: Sequence[Measurement], models: Mapping[str, Path], peaks: Peaks
 ) -> "pd.DataFrame":
     """Hold measured times against the least this CPU needs for the same work.
 
     Args:
         measurements: those without times, and those of checkpoints, are left out.
-        files: what was timed, by model and engine.
+        models: what was timed, by name, as `benchmark.measure` was given it.
         peaks: from `measure_peaks`.
 
     Returns:
@@ -189,7 +190,7 @@ def table(
     works: dict[tuple, Work] = {}
     rows = []
     for row in measurements:
-        file = files[row.model, row.engine]
+        file = file_for(row.engine, models[row.model])
         if row.error is not None or kind_of(file) == "checkpoint":
             continue
         call = (file, row.batch_size, row.sequence_length)

@@ -28,6 +28,10 @@ def test_a_dense_model_in_int8_is_nearly_as_good_and_runs_in_int8(
     assert row.error is None
     assert row.precision == "int8"
     assert row.int8_run >= 10
+    assert peers.is_made(tmp_path / "int8", dense)
+    assert not peers.is_made(tmp_path, dense)
+    other = Checkpoint(dense.folder, dense.run | {"files": {"model.safetensors": "of others"}})
+    assert not peers.is_made(tmp_path / "int8", other)
 
 
 def test_both_products_of_attention_are_quantized(

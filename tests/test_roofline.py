@@ -80,9 +80,8 @@ def test_failed_rows_and_checkpoints_are_left_out(
     rows = [
         row("tiny", "onnxruntime", 1.0, sequence_length=8),
         row("tiny", "openvino", 1.0, sequence_length=8, error="gone"),
-        row("tiny", "torch", 1.0, sequence_length=8),
+        row("before", "torch", 1.0, sequence_length=8),
     ]
-    files = {("tiny", engine): onnx_file for engine in ("onnxruntime", "openvino")}
-    table = roofline.table(rows, files | {("tiny", "torch"): tmp_path}, PEAKS)
+    table = roofline.table(rows, {"tiny": onnx_file, "before": tmp_path}, PEAKS)
     assert list(table.engine) == ["onnxruntime"]
     assert table.operations.item() == 2 * arithmetic.count(onnx_file, 1, 8).all / 1e9

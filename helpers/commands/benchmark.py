@@ -153,15 +153,10 @@ def whole(name: str, texts: list[str]) -> list[int]:
 
 def held_to_the_roof(asked: BenchmarkArguments, found: list["Measurement"]) -> dict[str, object]:
     """Measure what the CPU can do, hold the timings to it, print and draw that; return it."""
-    from helpers import benchmark, roofline, speed_plots
+    from helpers import roofline, speed_plots
 
     peaks = roofline.measure_peaks(asked.num_cores)
-    files = {
-        (name, engine): benchmark.file_for(engine, path)
-        for name, path in named(asked.models).items()
-        for engine in split(asked.engines)
-    }
-    table = roofline.table(found, files, peaks)
+    table = roofline.table(found, named(asked.models), peaks)
     print(f"\nThis CPU at its best: {peaks}.\n{table.round(3).to_string(index=False)}")
     if len(table):
         save_picture(speed_plots.roofline(table, peaks), asked.roofline)

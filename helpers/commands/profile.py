@@ -75,31 +75,21 @@ def check(asked: ProfileArguments) -> None:
 
 def gather(asked: ProfileArguments) -> "tuple[pd.DataFrame, dict[str, str]]":
     """Profile every model on every engine that takes it; return columns, and who failed why."""
-    import pandas as pd
-    from tqdm import tqdm
-
     from helpers.benchmark import file_for, fits, inspect
-    from helpers.engine_process import EngineError
-    from helpers.engine_profiles import profile
+    from helpers.engine_profiles import profiles
 
     engines = split(asked.engines)
-    models = named(asked.models)
-    pairs = [
-        (name, path, engine, batch)
-        for batch in whole("batch_sizes", asked.batch_sizes)
-        for name, path in models.items()
-        for engine in engines
-        if inspect(file_for(engine, path)) and fits(engine, file_for(engine, path), engines)
-    ]
-    columns, failed = {}, {}
-    for name, path, engine, batch in tqdm(pairs, desc="profiles", leave=False):
-        column = f"{name}, {engine}, batch {batch}"
-        try:
-            shape = (batch, asked.sequence_length, asked.num_cores)
-            columns[column] = profile(path, engine, *shape)
-        except EngineError as error:
-            failed[column] = str(error)
-    return pd.DataFrame(columns), failed
+    return profiles(
+        [
+            (name, path, engine, batch)
+            for batch in whole("batch_sizes", asked.batch_sizes)
+            for name, path in named(asked.models).items()
+            for engine in engines
+            if inspect(file_for(engine, path)) and fits(engine, file_for(engine, path), engines)
+        ],
+        asked.sequence_length,
+        asked.num_cores,
+    )
 
 
 def store(content: dict, argv: list[str], file: Path) -> None:
