@@ -5,6 +5,7 @@ reader's own files, so that changing the data changes one line of a notebook.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from datasets import Dataset
-    from transformers import DataCollator, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, DataCollator, PreTrainedTokenizerBase
 
 SAMPLING_SEED = 13
 SHORTEST = 4  # special tokens of a pair, and one of a word
@@ -113,15 +114,20 @@ class Task:
             UserError: if `max_seq_length` is more than the model takes.
         """
         check_length(self.max_seq_length, tokenizer.model_max_length)
-        columns = [name for name in self.texts if name in split.column_names]
 
         def tokenize(rows: dict[str, list]) -> dict[str, list]:
-            texts = [rows[name] for name in columns]
-            tokens = tokenizer(*texts, truncation=True, max_length=self.max_seq_length)
+            tokens = self.tokens(tokenizer, rows)
             lengths = [len(ids) for ids in tokens["input_ids"]]
             return {**tokens, "length": lengths, "labels": rows["label"]}
 
         return split.map(tokenize, batched=True, remove_columns=split.column_names)
+
+    def tokens(
+        self, tokenizer: "PreTrainedTokenizerBase", rows: Mapping[str, list]
+    ) -> "BatchEncoding":
+        """Turn texts into token ids (unpadded), cut off at `max_seq_length`."""
+        texts = [rows[name] for name in self.texts if name in rows]
+        return tokenizer(*texts, truncation=True, max_length=self.max_seq_length)
 
     def encode_validation(
         self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset"
