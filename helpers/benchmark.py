@@ -16,7 +16,7 @@ a training run its times grow many times over. Time on a quiet machine, and look
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,20 +113,11 @@ def measure(
         raise UserError("Nothing to time. Give at least one model, one batch size and one round.")
     if scenario not in SCENARIOS:
         raise UserError(f"No scenario {scenario!r}. Expected {' or '.join(SCENARIOS)}.")
-    files = {
-        (name, engine): file_for(engine, Path(path))
-        for name, path in models.items()
-        for engine in engines
-    }
-    facts = {file: inspect(file) for file in set(files.values())}
+    planned = rows_of(models, engines)
     measurements = []
     for batch_size in batch_sizes:
         setup = Setup(batch_size, sequence_length, threads, threads if scenario == "async" else 1)
-        rows = [
-            Row(name, engine, file, facts[file])
-            for (name, engine), file in files.items()
-            if fits(engine, file, engines)
-        ]
+        rows = [replace(row, seconds=[]) for row in planned]
         with ExitStack() as stack:
             described = [start(row, stack, setup, timeout) for row in rows]
             time_rows(rows, token_inputs(setup.shape), rounds, warmup, max_seconds)
@@ -134,6 +125,25 @@ def measure(
             finish(row, setup, about) for row, about in zip(rows, described, strict=True)
         ]
     return measurements
+
+
+def rows_of(models: dict[str, Path], engines: Sequence[str]) -> list[Row]:
+    """Return a row for each model and each engine that makes sense; nothing is started yet.
+
+    Raises:
+        UserError: for a missing model, a file that is not ONNX.
+    """
+    files = {
+        (name, engine): file_for(engine, Path(path))
+        for name, path in models.items()
+        for engine in engines
+    }
+    facts = {file: inspect(file) for file in set(files.values())}
+    return [
+        Row(name, engine, file, facts[file])
+        for (name, engine), file in files.items()
+        if fits(engine, file, engines)
+    ]
 
 
 def file_for(engine: str, path: Path) -> Path:
