@@ -9,7 +9,7 @@ import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from helpers.commands import parse, print_json, with_first
 from helpers.commands.arguments import JsonArgument, flag
@@ -106,20 +106,30 @@ def check(asked: BenchmarkArguments) -> None:
     Raises:
         UserError: naming the flag.
     """
+    check_shared("benchmark", asked, {"rounds": 1, "warmup": 0})
+    for name in ("sequence_length", "batch_sizes"):
+        whole(name, getattr(asked, name))
+    for name in ("bubbles", "roofline"):
+        check_place(name, getattr(asked, name), picture=True)
+
+
+def check_shared(command: str, asked: Any, numbers: dict[str, int]) -> None:  # noqa: ANN401 - flags
+    """Refuse models, engines, numbers that are too small, and files that cannot be used.
+
+    Raises:
+        UserError: naming the flag.
+    """
     from helpers.engines import ENGINES
 
     if not split(asked.models):
-        raise UserError("Nothing to time. Expected: python -m helpers benchmark MODEL [MODEL ...]")
+        raise UserError(f"Nothing to time. Expected: python -m helpers {command} MODEL [MODEL ...]")
     if unknown := [name for name in split(asked.engines) if name not in ENGINES]:
         raise UserError(f"No engine {unknown[0]!r}. Expected some of {', '.join(ENGINES)}.")
-    for name in ("sequence_length", "batch_sizes"):
-        whole(name, getattr(asked, name))
-    for name, least in (("rounds", 1), ("warmup", 0)):
+    for name, least in numbers.items():
         if getattr(asked, name) < least:
             raise UserError(f"--{name} is {getattr(asked, name)}. Expected {least} or more.")
     check_place("output", asked.output)
-    for name in ("plot", "bubbles", "roofline"):
-        check_place(name, getattr(asked, name), picture=True)
+    check_place("plot", asked.plot, picture=True)
 
 
 def check_place(name: str, file: str | None, *, picture: bool = False) -> None:
