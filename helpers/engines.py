@@ -37,6 +37,8 @@ TAKES = {
     "torch-bf16": ("checkpoint",),
     "openvino": ("ONNX file", "OpenVINO model"),
 }
+# Engines of which one process takes inputs of any shape; the others compile for one.
+ANY_SHAPE = ("onnxruntime", "torch", "torch-bf16")
 
 
 def missing_engines() -> dict[str, str]:
