@@ -1,13 +1,15 @@
-"""The pictures of why a model is as fast as it is: the roof over it, and where its time goes."""
+"""The pictures of why a model is as fast as it is: roof over it, where time goes, real texts."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from helpers.plots import GREY, MARKS, SHADES, legend, new_figure
+from helpers.plots import BLUE, GREY, MARKS, PALE, SHADES, legend, new_figure
+from helpers.text_lengths import TextLengths
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from helpers.roofline import Peaks
@@ -80,3 +82,49 @@ def time_by_part(table: pd.DataFrame) -> "Figure":
     axis.set_xlim(0, 1.1 * left.max())
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     return figure
+
+
+def real_texts(lengths: TextLengths, table: pd.DataFrame) -> "Figure":
+    """Draw how long texts are beside what one takes, padded to one length and in buckets.
+
+    Args:
+        lengths: of the texts.
+        table: as from `text_measurements.as_table`; rows without times are left out.
+    """
+    table = table.dropna(subset=["mean_ms"])
+    cells = table.assign(row=table.model + ", " + table.engine).pivot(
+        index="row", columns="padding", values="mean_ms"
+    )
+    cells = cells.sort_values("buckets")
+    figure, (left, right) = new_figure(10, max(3.2, 1.2 + 0.55 * len(cells)), columns=2)
+    histogram(left, lengths)
+    places = np.arange(len(cells))
+    for offset, way, words, style in (
+        (-0.2, "one length", f"padded to {lengths.max_seq_length}", {"color": PALE}),
+        (0.2, "buckets", f"padded to {', '.join(map(str, lengths.buckets))}",
+         {"color": BLUE, "hatch": "//"}),
+    ):  # fmt: skip
+        edge = BLUE if way == "one length" else "white"
+        bars = right.barh(places + offset, cells[way], 0.38, label=words, edgecolor=edge, **style)
+        right.bar_label(bars, fmt="%.1f", padding=3)
+    right.set_yticks(places, cells.index)
+    right.invert_yaxis()
+    right.set(xlabel="mean latency at batch 1 (ms a text)", ylabel="model, engine")
+    right.margins(x=0.12)
+    right.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+def histogram(axis: "Axes", lengths: TextLengths) -> None:
+    """Draw how many texts have how many tokens, with a line at every length they are padded to."""
+    most = lengths.max_seq_length
+    # Half a token off, so that texts which just fit a length stand left of its line.
+    edges = np.linspace(0, most, min(most, 32) + 1) + 0.5
+    weights = np.full(len(lengths.each), 100 / len(lengths.each))
+    axis.hist(lengths.each, edges, weights=weights, color=PALE, edgecolor=BLUE, linewidth=0.6)
+    for length in sorted({*lengths.buckets, most}):
+        style = "-" if length == most else ":"
+        axis.axvline(length, color=GREY, linestyle=style, linewidth=1.2)
+        place = {"xycoords": axis.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+        axis.annotate(str(length), (length, 1.0), color=GREY, fontsize=8, **place)
+    axis.set(xlabel="length of a text (tokens)", ylabel="texts (%)", xlim=(0, 1.03 * most))

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from helpers import load_recipe, plots, speed_plots
 from helpers.roofline import Peaks
 from helpers.stops import Checkpoint
+from helpers.text_lengths import TextLengths
 
 # Labels of axes that count things or name them, so that there is no unit to give.
 WITHOUT_UNIT = {
@@ -156,6 +157,24 @@ def test_schedule(name: str) -> None:
     figure.canvas.draw()
     assert all(axis.get_ylabel() for axis in figure.axes)
     assert any("epoch" in axis.get_xlabel() for axis in figure.axes)
+
+
+def test_real_texts_shows_lengths_beside_two_bars_a_model_and_engine() -> None:
+    lengths = TextLengths("data", 64, [0] * 10 + [3] * 20 + [1] * 35, 0, [16, 32, 64])
+    rows = [
+        ("dense", "onnxruntime", "one length", 9.0), ("dense", "onnxruntime", "buckets", 5.0),
+        ("sparse", "deepsparse", "one length", 3.0), ("sparse", "deepsparse", "buckets", 1.5),
+        ("broken", "openvino", "one length", None), ("broken", "openvino", "buckets", None),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["model", "engine", "padding", "mean_ms"])
+    left, right = drawn(speed_plots.real_texts(lengths, table)).axes
+    assert texts(left) == {"16", "32", "64"}
+    assert sum(bar.get_height() for bar in left.patches) == pytest.approx(100)
+    assert texts(right) == {"9.0", "5.0", "3.0", "1.5"}
+    names = [text.get_text() for text in right.get_yticklabels()]
+    assert names == ["sparse, deepsparse", "dense, onnxruntime"]
+    shown = [text.get_text() for text in right.get_legend().get_texts()]
+    assert shown == ["padded to 64", "padded to 16, 32, 64"]
 
 
 def test_heat_map_has_a_row_for_every_pair_and_a_column_for_every_shape() -> None:
