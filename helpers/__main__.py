@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "show zeros, precision and bytes of a checkpoint or an ONNX file, layer by layer",
     "benchmark": "time models on engines, and say what that means on this CPU",
     "profile": "show where the time of a call goes, part by part, on each engine",
+    "texts": "time models on real texts, padded and in length buckets, tokenising included",
     "speed": "measure what the CPU settings gain in training",
     "results": "collect measured results and write the README's tables from them",
 }

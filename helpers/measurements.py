@@ -53,13 +53,13 @@ class Measurement:
     error: str | None = None
 
 
-def save(measurements: list[Measurement], file: Path, environment: dict[str, Any]) -> None:
+def save(measurements: list[Any], file: Path, environment: dict[str, Any]) -> None:
     """Write measurements as JSON, with the machine and versions they belong to.
 
     Args:
-        measurements: what `measure` returned.
+        measurements: a dataclass a row, such as `benchmark.measure` returns.
         file: written whole or not at all.
-        environment: `environment.describe()`.
+        environment: `environment.describe()`, and what else belongs to all rows.
     """
     write_json({**environment, "measurements": [asdict(row) for row in measurements]}, file)
 

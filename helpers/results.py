@@ -123,6 +123,29 @@ def speed_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def texts_table(found: dict[str, Any]) -> str:
+    """Return how long real texts are, and what they take on each engine, as Markdown."""
+    lines = [
+        found["verdict"].splitlines()[0],
+        "",
+        "| model | engine | padded to | mean ms a text | 10 % to 90 % | texts a second | "
+        "making tokens | answers changed | processes, MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in found["measurements"]:
+        head = f"| {r['model']} | {r['engine']} | {', '.join(map(str, r['lengths']))} |"
+        if r["error"]:
+            lines.append(f"{head} - | - | - | - | - | {r['error'].splitlines()[0][:80]} |")
+            continue
+        changed = "-" if r["labels_changed"] is None else r["labels_changed"]
+        lines.append(
+            f"{head} {r['mean_ms']:.1f} | {r['p10_ms']:.1f} to {r['p90_ms']:.1f} | "
+            f"{r['texts_per_second']:.0f} | {r['tokenize_share']:.1%} | {changed} | "
+            f"{r['processes']}, {r['memory_mb']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def tasks_table(files: list[Path]) -> str:
     """Return one row for each stop of each task that the notebooks do not take, as Markdown."""
     lines = [
@@ -194,6 +217,8 @@ def section(file: Path) -> str:
     found = json.loads(file.read_text())
     if "ms_a_step" in found:
         return f"{training_table(found)}\n\n{machine_line(found)}"
+    if "lengths" in found:
+        return f"{texts_table(found)}\n\n{machine_line(found)}"
     if "measurements" in found:
         return f"{speed_table({'benchmark': found})}\n\n{machine_line(found)}"
     if "ms_idle_recipe" in found:

@@ -150,6 +150,27 @@ def test_training_speed_becomes_a_table() -> None:
     ]
 
 
+def test_timings_of_texts_become_a_table(tmp_path: Path) -> None:
+    row = {"model": "m", "engine": "openvino", "lengths": [48, 64], "error": None}
+    times = {"mean_ms": 4.26, "p10_ms": 3.0, "p90_ms": 6.04, "texts_per_second": 220.4}
+    more = {"tokenize_share": 0.0333, "labels_changed": 0, "processes": 2, "memory_mb": 300.2}
+    one = {"lengths": [128], "labels_changed": None, "processes": 1}
+    failed = {"engine": "deepsparse", "error": "DeepSparse died\nfar away"}
+    rows = [row | times | more | one, row | times | more, row | failed]
+    found = {"verdict": "half of them are short\nmore", "lengths": {}, "measurements": rows}
+    file = tmp_path / "texts.json"
+    file.write_text(json.dumps({**found, "command": "texts", **environment.describe()}))
+    lines = results.section(file).splitlines()
+    assert lines[0] == "half of them are short"
+    assert lines[4:7] == [
+        "| m | openvino | 128 | 4.3 | 3.0 to 6.0 | 220 | 3.3% | - | 1, 300 |",
+        "| m | openvino | 48, 64 | 4.3 | 3.0 to 6.0 | 220 | 3.3% | 0 | 2, 300 |",
+        "| m | deepsparse | 48, 64 | - | - | - | - | - | DeepSparse died |",
+    ]
+    assert len({line.count("|") for line in lines[2:7]}) == 1, "every row has every column"
+    assert lines[-1].endswith("Command: `texts`.")
+
+
 def test_an_idle_recipe_becomes_a_sentence(tmp_path: Path) -> None:
     found = {"ratio": {"median": 1.012, "least": 0.99, "most": 1.04}, "ms_idle_recipe": 580.0}
     found |= {"rounds": 4, "steps": 64, "command": "speed", **environment.describe()}
@@ -207,6 +228,7 @@ def test_the_readme_says_what_the_results_say() -> None:
         "sst2_full",
         "benchmark_minilm",
         "benchmark_bert-base",
+        "texts_docs-library",
         "tasks",
         "training_speed",
         "idle_recipe",
