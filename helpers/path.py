@@ -197,7 +197,7 @@ def benchmark(task: Task, stops: list[str]) -> "list[Measurement]":
     models |= {name + TORCH_SUFFIX: checkpoint(name, task).folder for name in on_torch}
     rounds = tiers.current().benchmark_rounds
     measured = []
-    for batch_size, share in ((1, 1), (16, 4)):
+    for batch_size, share in ((1, 1), (16, 6)):
         measured += bench.measure(
             models,
             ("deepsparse", "onnxruntime", "torch"),
