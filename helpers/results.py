@@ -12,6 +12,17 @@ from typing import Any
 from helpers import environment, tiers
 from helpers.errors import UserError
 from helpers.exercises import zipped_size
+from helpers.result_tables import (
+    accuracy_table,
+    idle_line,
+    machine_line,
+    profile_table,
+    roof_table,
+    speed_table,
+    tasks_table,
+    texts_table,
+    training_table,
+)
 from helpers.stops import Checkpoint, OnnxModel
 
 FOLDER = environment.REPOSITORY / "results"
@@ -77,132 +88,6 @@ def store(found: dict[str, Any], command: str) -> Path:
     return file
 
 
-def accuracy_table(found: dict[str, Any]) -> str:
-    """Return the task's metric, share of dense, and minutes of every stop, as Markdown."""
-    metric, dense = next(iter(found["stops"]["dense"]["metrics"].items()))
-    lines = [
-        f"| model | {metric} | of dense | training minutes | ONNX file, MB | zipped, MB |",
-        "|---|---|---|---|---|---|",
-    ]
-    order = sorted(found["stops"].items(), key=lambda item: item[1]["finished"])
-    for name, stop in order:
-        value = stop["metrics"][metric]
-        sizes = found["sizes"].get(f"{name}-onnx", {"file_mb": "-", "zipped_mb": "-"})
-        lines.append(
-            f"| {name} | {value:.4f} | {value / dense:.3f} | {stop['minutes']:.1f} | "
-            f"{sizes['file_mb']} | {sizes['zipped_mb']} |"
-        )
-    return "\n".join(lines)
-
-
-def speed_table(found: dict[str, Any]) -> str:
-    """Return median latency of every model and engine, as Markdown; "" without timings."""
-    if not found.get("benchmark"):
-        return ""
-    rows = found["benchmark"]["measurements"]
-    base = {
-        r["batch_size"]: r["median_ms"]
-        for r in rows
-        if (r["model"], r["engine"], r["error"]) == ("dense", "onnxruntime", None)
-    }
-    lines = [
-        "| model | engine | batch | median ms | 10 % to 90 % | times as fast as dense, "
-        "ONNX Runtime |",
-        "|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        head = f"| {r['model']} | {r['engine']} | {r['batch_size']} |"
-        if r["error"]:
-            lines.append(f"{head} - | - | {r['error'].splitlines()[0][:80]} |")
-            continue
-        against = base.get(r["batch_size"])
-        times = f"{against / r['median_ms']:.1f}" if against else "-"
-        lines.append(
-            f"{head} {r['median_ms']:.1f} | {r['p10_ms']:.1f} to {r['p90_ms']:.1f} | {times} |"
-        )
-    return "\n".join(lines)
-
-
-def texts_table(found: dict[str, Any]) -> str:
-    """Return how long real texts are, and what they take on each engine, as Markdown."""
-    lines = [
-        found["verdict"].splitlines()[0],
-        "",
-        "| model | engine | padded to | mean ms a text | 10 % to 90 % | texts a second | "
-        "making tokens | answers changed | processes, MB |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for r in found["measurements"]:
-        head = f"| {r['model']} | {r['engine']} | {', '.join(map(str, r['lengths']))} |"
-        if r["error"]:
-            lines.append(f"{head} - | - | - | - | - | {r['error'].splitlines()[0][:80]} |")
-            continue
-        changed = "-" if r["labels_changed"] is None else r["labels_changed"]
-        lines.append(
-            f"{head} {r['mean_ms']:.1f} | {r['p10_ms']:.1f} to {r['p90_ms']:.1f} | "
-            f"{r['texts_per_second']:.0f} | {r['tokenize_share']:.1%} | {changed} | "
-            f"{r['processes']}, {r['memory_mb']:.0f} |"
-        )
-    return "\n".join(lines)
-
-
-def tasks_table(files: list[Path]) -> str:
-    """Return one row for each stop of each task that the notebooks do not take, as Markdown."""
-    lines = [
-        "| data | rows | metric | model | value | of dense | training minutes |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for found in (json.loads(file.read_text()) for file in files):
-        metric, dense = next(iter(found["stops"]["dense"]["metrics"].items()))
-        for name, stop in sorted(found["stops"].items(), key=lambda item: item[1]["finished"]):
-            value, rows = stop["metrics"][metric], stop["rows"]
-            lines.append(
-                f"| {found['task']} | {rows['train']:,} / {rows['validation']:,} | {metric} | "
-                f"{name} | {value:.4f} | {value / dense:.3f} | {stop['minutes']:.1f} |"
-            )
-    return "\n".join(lines)
-
-
-def training_table(found: dict[str, Any]) -> str:
-    """Return milliseconds a training step with each setting, as Markdown."""
-    first = next(iter(found["ms_a_step"].values()))["median"]
-    lines = [
-        "| setting | median ms a step | least to most | times the first | accuracy | minutes |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, ms in found["ms_a_step"].items():
-        accuracy = found.get("accuracy", {}).get(name)
-        lines.append(
-            f"| {name} | {ms['median']} | {ms['least']} to {ms['most']} | "
-            f"{first / ms['median']:.1f} | {'-' if accuracy is None else f'{accuracy:.4f}'} | "
-            f"{found.get('minutes', {}).get(name, '-')} |"
-        )
-    return "\n".join(lines)
-
-
-def idle_line(found: dict[str, Any]) -> str:
-    """Return in words what a recipe that does nothing costs."""
-    ratio = found["ratio"]
-    return (
-        f"With a recipe that does nothing a step takes {ratio['median']:.2f} times as long as with "
-        f"Hugging Face's own Trainer and the same settings ({ratio['least']:.2f} to "
-        f"{ratio['most']:.2f}; {found['rounds']} rounds of {found['steps']} steps, turn by turn)."
-    )
-
-
-def machine_line(found: dict[str, Any]) -> str:
-    """Return where and with what the figures were made, in one line."""
-    cpu, versions = found["machine"], found["versions"]
-    names = ("torch", "transformers", "sparseml", "deepsparse", "onnxruntime")
-    packages = ", ".join(f"{name} {versions[name]}" for name in names)
-    extras = [w for w, k in (("VNNI", "vnni"), ("bf16", "bf16"), ("AMX", "amx")) if cpu[k]]
-    cores = environment.in_cores(cpu["cores"])
-    return (
-        f"{cpu['cpu']}, {cores} ({', '.join(extras) or 'no VNNI'}); "
-        f"Python {found['python']}, {packages}. Command: `{found['command']}`."
-    )
-
-
 def section(file: Path) -> str:
     """Return the README's section for one results file; one plain line while there is none.
 
@@ -220,7 +105,11 @@ def section(file: Path) -> str:
     if "lengths" in found:
         return f"{texts_table(found)}\n\n{machine_line(found)}"
     if "measurements" in found:
-        return f"{speed_table({'benchmark': found})}\n\n{machine_line(found)}"
+        parts = [speed_table({"benchmark": found}), machine_line(found)]
+        parts.insert(1, roof_table(found) if "roofline" in found else "")
+        return "\n\n".join(part for part in parts if part)
+    if "ms" in found:
+        return f"{profile_table(found)}\n\n{machine_line(found)}"
     if "ms_idle_recipe" in found:
         return f"{idle_line(found)}\n\n{machine_line(found)}"
     parts = [accuracy_table(found), speed_table(found), machine_line(found)]

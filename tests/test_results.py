@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from helpers import environment, results, stops
+from helpers import environment, result_tables, results, stops
 from helpers.errors import UserError
 from helpers.measurements import Measurement, save
 
@@ -99,14 +99,14 @@ def test_collecting_what_was_never_run_is_refused() -> None:
 
 @pytest.mark.usefixtures("runs")
 def test_accuracy_table_is_in_the_order_of_training() -> None:
-    lines = results.accuracy_table(results.collect("docs-library")).splitlines()
+    lines = result_tables.accuracy_table(results.collect("docs-library")).splitlines()
     assert lines[2] == "| dense | 0.8000 | 1.000 | 2.5 | 1.0 | 0.0 |"
     assert lines[3] == "| a_late_one | 0.7600 | 0.950 | 2.5 | - | - |"
 
 
 @pytest.mark.usefixtures("runs")
 def test_speed_table_tells_factors_and_failures() -> None:
-    lines = results.speed_table(results.collect("docs-library")).splitlines()
+    lines = result_tables.speed_table(results.collect("docs-library")).splitlines()
     assert lines[2] == "| dense | onnxruntime | 1 | 18.0 | 17.0 to 20.0 | 1.0 |"
     assert lines[3] == "| a_late_one | deepsparse | 1 | 4.5 | 3.5 to 20.0 | 4.0 |"
     assert lines[4] == "| a_late_one | onnxruntime | 1 | - | - | the child ended |"
@@ -116,13 +116,13 @@ def test_speed_table_tells_factors_and_failures() -> None:
 def test_speed_table_without_the_row_to_compare_with(runs: Path) -> None:
     rows = [timed("dense", "onnxruntime", None, "not here"), timed("dense", "deepsparse", 9.0)]
     save(rows, runs / "benchmark.json", environment.describe())
-    table = results.speed_table(results.collect("docs-library"))
+    table = result_tables.speed_table(results.collect("docs-library"))
     assert "| dense | deepsparse | 1 | 9.0 | 8.0 to 20.0 | - |" in table
 
 
 def test_without_timings_there_is_no_speed_table(runs: Path) -> None:
     (runs / "benchmark.json").unlink()
-    assert results.speed_table(results.collect("docs-library")) == ""
+    assert result_tables.speed_table(results.collect("docs-library")) == ""
 
 
 @pytest.mark.usefixtures("runs")
@@ -143,7 +143,7 @@ def test_training_speed_becomes_a_table() -> None:
     steps = {"plain": {"median": 900, "least": 880, "most": 950}}
     steps["quick"] = {"median": 300, "least": 290, "most": 310}
     found = {"ms_a_step": steps, "accuracy": {"quick": 0.76}, "minutes": {"quick": 2.5}}
-    rows = results.training_table(found).splitlines()[2:]
+    rows = result_tables.training_table(found).splitlines()[2:]
     assert rows == [
         "| plain | 900 | 880 to 950 | 1.0 | - | - |",
         "| quick | 300 | 290 to 310 | 3.0 | 0.7600 | 2.5 |",
@@ -280,3 +280,23 @@ def test_the_readme_says_the_end_of_life_early() -> None:
     opening = README[: README.index("## Start")]
     for fact in ("2 June 2025", "1.8.0", "1.9.0", "Python 3.11", "Linux", "production"):
         assert fact in opening, fact
+
+
+def test_the_roof_shows_two_shapes_of_the_many_that_were_timed() -> None:
+    row = {"model": "m", "engine": "e", "operations": 2.87, "needed": 0.41, "median_ms": 3.5}
+    row |= {"least_ms": 0.6, "of_all": 1.16, "of_needed": 0.17}
+    shapes = [(1, 128), (16, 128), (64, 128), (1, 384)]
+    rows = [row | {"batch_size": b, "sequence_length": t} for b, t in shapes]
+    peaks = {"fp32": 200.0, "int8": 700.0, "memory": 30.0, "threads": 2}
+    lines = result_tables.roof_table({"roofline": {"peaks": peaks, "rows": rows}}).splitlines()
+    assert "200 (fp32) and 700 (int8)" in lines[0]
+    assert lines[4:] == [
+        f"| m | e | {batch} | 2.9 | 0.4 | 3.5 | 0.6 | 1.16 | 0.17 |" for batch in (1, 16)
+    ]
+
+
+def test_a_profile_is_one_column_a_model_and_adds_up() -> None:
+    found = {"ms": {"dense, a": {"x": 3.0, "y": 1.25}, "sparse, b": {"x": 0.5, "y": 1.0}}}
+    lines = result_tables.profile_table(found).splitlines()
+    assert lines[0] == "| ms a call | dense, a | sparse, b |"
+    assert lines[2:] == ["| x | 3.00 | 0.50 |", "| y | 1.25 | 1.00 |", "| together | 4.25 | 1.50 |"]

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     """Run the notebooks at the size of `TUTORIAL_TIER`; print minutes, then the results."""
     import nbformat
 
-    from helpers import environment, notebooks, results, tiers
+    from helpers import environment, notebooks, result_tables, results, tiers
 
     asked, output = parse("tutorial", (TutorialArguments, JsonArgument), argv)
     environment.check_python()
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     if asked.store and not asked.notebooks:
         results.store(found, "make notebooks")
         results.write_readme()
-    print(results.accuracy_table(found), "\n")
-    print(results.speed_table(found))
+    print(result_tables.accuracy_table(found), "\n")
+    print(result_tables.speed_table(found))
     print_json(output.json, found)
     return 0
