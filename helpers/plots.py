@@ -29,7 +29,10 @@ __all__ = [
 ]
 
 BLUE, ORANGE, GREY, PALE = "#0b5394", "#b45f06", "#666666", "#c9daf8"
-SHADES = ("#c9daf8", "#6fa8dc", "#0b5394", "#b45f06", "#f9cb9c", "#7f6000")
+SHADES = (
+    *("#c9daf8", "#6fa8dc", "#0b5394", "#b45f06", "#f9cb9c", "#7f6000"),
+    *("#333333", "#d9ead3", "#999999", "#ffffff"),
+)
 MARKS = ("o", "s", "^", "D", "v", "P")
 
 

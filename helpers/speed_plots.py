@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from helpers.environment import in_cores
 from helpers.plots import BLUE, GREY, MARKS, PALE, SHADES, legend, new_figure
 from helpers.text_lengths import TextLengths
 
@@ -55,7 +56,8 @@ def roofline(table: pd.DataFrame, peaks: "Peaks") -> "Figure":
         scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
         scale.set_major_formatter("{x:g}")
         scale.set_minor_formatter(NullFormatter())
-    axis.set_title(f"roofs, as measured: {peaks}", loc="left", fontsize=10)
+    title = f"roofs measured on {in_cores(peaks.threads)}, memory {peaks.memory:.0f} GB/s"
+    axis.set_title(title, loc="left", fontsize=11)
     axis.grid(which="major", color="#eeeeee")
     axis.set_axisbelow(True)
     legend(axis, engines, models)

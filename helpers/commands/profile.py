@@ -28,7 +28,7 @@ class ProfileArguments:
     sequence_length: int = flag(128, "tokens of every text, none of them padding")
     num_cores: int | None = flag(None, "threads of every engine; all physical cores if not given")
     output: str | None = flag(None, "file for the table, as JSON")
-    plot: str | None = flag(None, "file for a picture of it, such as parts.png")
+    plot: str | None = flag(None, "file for a picture of the smallest batch size")
 
 
 def main(argv: list[str]) -> int:
@@ -49,7 +49,10 @@ def main(argv: list[str]) -> int:
     if asked.plot:
         from helpers import speed_plots
 
-        save_picture(speed_plots.time_by_part(found), asked.plot)
+        # One batch size a picture: the larger would press the smaller against the axis.
+        smallest = min(whole("batch_sizes", asked.batch_sizes))
+        shown = found.filter(regex=f"batch {smallest}$")
+        save_picture(speed_plots.time_by_part(shown), asked.plot)
     print_json(output.json, content)
     return 0
 
