@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from helpers import sparsity
+from helpers import onnx_weights, sparsity
 from helpers.engine_child import OPENVINO_FILE, Setup
-from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, check_threads, fingerprint
-from helpers.engines import kind_of, kinds_taken, missing_engines, open_engine, takes
+from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, check_threads
+from helpers.engines import kinds_taken, missing_engines, open_engine, takes
 from helpers.errors import UserError
 from helpers.measurements import Measurement, as_table, load, save
+from helpers.model_files import fingerprint, kind_of
 from helpers.portable import QDQ_FILE
 from helpers.verdict import SpeedUp, cpu_features, speed_up, verdict
 
@@ -172,14 +173,7 @@ def inspect(model: Path) -> dict[str, Any]:
 
 def onnx_facts(file: Path) -> dict[str, Any]:
     """Return precision and sparsity of an ONNX file, counted in its graph."""
-    import onnx
-
-    try:
-        graph = onnx.load(str(file)).graph
-    except Exception as error:  # protobuf's errors differ between its implementations
-        raise UserError(f"{file} is not an ONNX file ({type(error).__name__}).") from error
-    if not graph.node:
-        raise UserError(f"{file} is not an ONNX file, or an empty one. Export the model again.")
+    graph, _ = onnx_weights.read_graph(file)
     matrices = sparsity.onnx_sparsity(file)
     sizes = matrices["shape"].map(np.prod)
     return {

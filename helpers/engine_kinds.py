@@ -31,13 +31,6 @@ def multiply_adds(left: Sequence[int], product: Sequence[int]) -> int:
     return math.prod(left) * product[-1]
 
 
-def input_shapes(model_path: Path, setup: Setup) -> list[list[int]]:
-    """Return the shapes that DeepSparse wants to be told, one an input."""
-    import onnx
-
-    return [setup.shape] * len(onnx.load(str(model_path)).graph.input)
-
-
 class Engine(Protocol):
     """What a child process can be asked. An engine imports its package inside `prepare`."""
 
@@ -73,7 +66,7 @@ class DeepSparse:
             str(model_path),
             setup.batch_size,
             num_cores=setup.threads,
-            input_shapes=input_shapes(model_path, setup),
+            input_shapes=[setup.shape],  # of every input
             **(several if setup.streams > 1 else {}),
         )
 

@@ -10,9 +10,7 @@ model; the sha256 of the original is compared before and after.
 """
 
 import contextlib
-import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,9 +23,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from helpers import environment, stops
+from helpers import environment
 from helpers.engine_child import Setup
 from helpers.errors import ProofError, UserError
+from helpers.model_files import files_of, fingerprint, private_copy
 
 Inputs = dict[str, np.ndarray]
 TIMEOUT = 120.0  # seconds for one answer; compiling a BERT-base on a busy laptop takes about 20
@@ -47,18 +46,19 @@ class EngineProcess:
         timeout: seconds any one answer may take.
 
     Raises:
-        UserError: if the model is not there.
+        UserError: if the model, or a file that belongs to it, is missing or damaged.
     """
 
     def __init__(self, engine: str, model: Path, *, timeout: float = TIMEOUT) -> None:
         if not model.exists():
             raise UserError(f"There is no model {model}. Give an ONNX file or a checkpoint folder.")
         self.name, self.model, self.timeout = engine.rpartition(":")[2], model, timeout
-        self.sha256 = fingerprint(model)
+        self.files = files_of(model)
+        self.sha256 = fingerprint(model, self.files)
         self.process: subprocess.Popen | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="engine-")
         try:
-            self._copy = private_copy(model, Path(self._folder.name))
+            self._copy = private_copy(model, self.files, Path(self._folder.name))
             self._start(engine)
         except BaseException:
             self._folder.cleanup()
@@ -178,30 +178,10 @@ class EngineProcess:
             self._kill()
         self.process = None
         self._folder.cleanup()
-        found = fingerprint(self.model) if self.model.exists() else "no file"
+        found = fingerprint(self.model, self.files)
         if found != self.sha256:
             mend = f"{self.name} (or another process) rewrote {self.model}: export it again."
             raise ProofError("model file unchanged", self.sha256[:12], found[:12], mend)
-
-
-def fingerprint(model: Path) -> str:
-    """Return the sha256 of a file, or of the names and hashes of a folder's files."""
-    if model.is_file():
-        return stops.sha256(model)
-    files = sorted(file for file in model.rglob("*") if file.is_file())
-    lines = [f"{stops.sha256(file)}  {file.relative_to(model)}" for file in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def private_copy(model: Path, folder: Path) -> Path:
-    """Copy a model into a folder of its own, if the disk has the room."""
-    target = folder / "model" / model.name
-    if model.is_file():
-        environment.check_disk(folder, model.stat().st_size)
-        target.parent.mkdir()
-        return Path(shutil.copyfile(model, target))
-    environment.check_disk(folder, sum(f.stat().st_size for f in model.rglob("*") if f.is_file()))
-    return Path(shutil.copytree(model, target))
 
 
 def check_threads(asked: int | None) -> int:

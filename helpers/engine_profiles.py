@@ -51,7 +51,7 @@ class DeepSparse(engine_kinds.DeepSparse):
             str(model_path),
             setup.batch_size,
             num_cores=setup.threads,
-            input_shapes=engine_kinds.input_shapes(model_path, setup),
+            input_shapes=[setup.shape],  # of every input
             num_iterations=CALLS,
             num_warmup_iterations=WARMUP,
         )

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.engine_child import OPENVINO_FILE
 from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, Inputs
 from helpers.errors import UserError
+from helpers.model_files import kind_of
 
 __all__ = ["EngineError", "available_engines", "missing_engines", "open_engine", "predict"]
 
@@ -56,13 +56,6 @@ def available_engines() -> list[str]:
     """Return the engines whose packages are installed for this platform."""
     missing = missing_engines()
     return [name for name in ENGINES if name not in missing]
-
-
-def kind_of(model: Path) -> str:
-    """Return what a path holds: "ONNX file", "checkpoint", or "OpenVINO model" (a folder)."""
-    if model.is_file():
-        return "ONNX file"
-    return "OpenVINO model" if (model / OPENVINO_FILE).is_file() else "checkpoint"
 
 
 def kinds_taken(engine: str) -> tuple[str, ...]:

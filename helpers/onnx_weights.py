@@ -4,7 +4,6 @@ A matrix may be an initializer or a constant, lie in a file of its own, and reac
 through DequantizeLinear, Transpose and the like. Its zeros are counted around its own zero point.
 """
 
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from helpers import model_files
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ class Wiring:
                 users.setdefault(name, []).append(node)
         return cls(stored, {name: node for node in graph.node for name in node.output}, users)
 
-    def origin(self, name: str) -> tuple[str, list["onnx.NodeProto"]]:
+    def origin(self, name: str, between: set[str] = BETWEEN) -> tuple[str, list["onnx.NodeProto"]]:
         """Follow a value back; return the name it starts as and the nodes it came through."""
         passed = []
-        while name in self.made and self.made[name].op_type in BETWEEN:
+        while name in self.made and self.made[name].op_type in between:
             # The limit is for broken graphs that go round in circles.
             if not self.made[name].input or len(passed) == LONGEST_CHAIN:
                 break
@@ -80,39 +80,18 @@ def read_graph(file: Path) -> tuple["onnx.GraphProto", list[Path]]:
     Raises:
         UserError: the file or its data is damaged or missing, or points out of its folder.
     """
-    import onnx
-    from onnx import external_data_helper as external
+    from onnx.external_data_helper import load_external_data_for_model
 
+    model = model_files.parse(file)
+    data = model_files.external_files(file, model.graph)
     try:
-        model = onnx.load(str(file), load_external_data=False)
-        inside = [a.t for node in model.graph.node for a in node.attribute if a.HasField("t")]
-        tensors = [*model.graph.initializer, *inside]
-        outside = [tensor for tensor in tensors if external.uses_external_data(tensor)]
-        names = {external.ExternalDataInfo(tensor).location for tensor in outside}
-        files = [file, *sorted(beside(file, name) for name in names)]
-        external.load_external_data_for_model(model, str(file.parent))
-    except UserError:
-        raise
-    except Exception as error:  # noqa: BLE001 - protobuf, onnx and the disk share no base class
-        reason = textwrap.shorten(str(error), 160, placeholder=" ...") or type(error).__name__
-        raise UserError(f"{file} cannot be read as ONNX ({reason}). Export it again.") from error
-    if not model.graph.node:
-        raise UserError(f"{file} holds no graph. Expected an ONNX model; export it again.")
-    return model.graph, files
-
-
-def beside(file: Path, name: str) -> Path:
-    """Return a file of external data.
-
-    Raises:
-        UserError: it is missing, or lies outside the model's folder.
-    """
-    data = file.parent / name
-    if not data.resolve().is_relative_to(file.parent.resolve()):
-        raise UserError(f"{file} points to data outside its folder ({name}). Do not use it.")
-    if not data.is_file():
-        raise UserError(f"{file} needs {name} beside it, which is missing. Copy both.")
-    return data
+        load_external_data_for_model(model, str(file.parent))
+    except Exception as error:  # noqa: BLE001 - onnx and the disk share no base class
+        reason = model_files.in_short(error)
+        raise UserError(
+            f"The data of {file} cannot be read ({reason}). Export it again."
+        ) from error
+    return model.graph, [file, *data]
 
 
 def values(tensor: "onnx.TensorProto") -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_graphs import encoder
 
 from helpers import engine_kinds, engines
 from helpers.engine_child import Setup
@@ -145,10 +146,8 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def any_file(tmp_path: Path) -> Path:
-    """Return a file that fake engines take for a model."""
-    file = tmp_path / "any.onnx"
-    file.write_bytes(b"some model")
-    return file
+    """Return a file that no fake engine looks into."""
+    return encoder(tmp_path / "any.onnx")
 
 
 def batches(count: int = 2) -> list[dict[str, np.ndarray]]:
@@ -246,11 +245,12 @@ def test_an_engine_that_writes_to_the_original_is_caught(
 
 
 def test_an_engine_may_spoil_its_copy_and_nothing_stays_behind(any_file: Path) -> None:
+    before = any_file.read_bytes()
     with open_fake("RewritesItsCopy", any_file) as process:
         copy = Path(process.prepare(1, 8, 1)["path"])
         assert copy.is_file()
         child = process.process
-    assert any_file.read_bytes() == b"some model"
+    assert any_file.read_bytes() == before
     assert not copy.exists()
     assert child.poll() is not None
 

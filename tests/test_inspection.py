@@ -340,7 +340,7 @@ def test_data_outside_the_file_counts_and_has_to_be_there(tmp_path: Path) -> Non
     found = graph(nodes, {"w": big}, tmp_path / "m.onnx", **saving)
     assert found.totals["file_bytes"] > big.nbytes
     (tmp_path / "m.data").write_bytes(b"\0" * 100)
-    with pytest.raises(UserError, match="cannot be read|is damaged"):
+    with pytest.raises(UserError, match="needs 16,384 bytes of m.data, which has 100"):
         inspection.inspect(tmp_path / "m.onnx")
     (tmp_path / "m.data").unlink()
     with pytest.raises(UserError, match="needs m.data beside it, which is missing"):
@@ -385,7 +385,7 @@ def test_broken_things_are_refused(dense: Checkpoint, tmp_path: Path) -> None:
     whole = (tmp_path / "m.onnx").read_bytes()
     for content in (b"", whole[: len(whole) // 2], b"<html>not found</html>"):
         (tmp_path / "m.onnx").write_bytes(content)
-        with pytest.raises(UserError, match="cannot be read as ONNX|holds no graph"):
+        with pytest.raises(UserError, match="not an ONNX file"):
             inspection.inspect(tmp_path / "m.onnx")
     weights = (dense.folder / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights[:1000])

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import onnx
+import openvino
 import pytest
+from tiny_graphs import encoder
 
 from helpers import engines, peers, sparsity
 from helpers.__main__ import main
@@ -43,7 +45,8 @@ def test_both_products_of_attention_are_quantized(
 
 
 def test_an_openvino_model_is_for_openvino_only(tmp_path: Path) -> None:
-    (tmp_path / "model.xml").write_text("<net/>")
+    file = encoder(tmp_path / "m.onnx")
+    openvino.save_model(openvino.Core().read_model(file), tmp_path / "model.xml")
     assert engines.kind_of(tmp_path) == "OpenVINO model"
     assert engines.takes("openvino", tmp_path)
     assert not engines.takes("torch", tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_engines import needs_deepsparse
+from tiny_graphs import encoder
 
 from helpers import engines, load_task, text_measurements
 from helpers.benchmark import Row
@@ -94,8 +95,8 @@ def test_pairs_are_as_long_as_both_texts(tiny_model: Path, tmp_path: Path) -> No
     assert work.tokens(1)["input_ids"] == work.tokens()["input_ids"][1:]
 
 
-def test_a_model_that_classifies_no_texts_is_refused() -> None:
-    with EngineProcess("test_engines:Fake", Path(__file__)) as process:
+def test_a_model_that_classifies_no_texts_is_refused(tmp_path: Path) -> None:
+    with EngineProcess("test_engines:Fake", encoder(tmp_path / "m.onnx")) as process:
         for outputs in ([np.zeros((1, 8, 3))], [np.zeros((1, 8)), np.zeros((1, 8))]):
             with pytest.raises(UserError, match="Expected a classifier of texts"):
                 logits(process, outputs)
