@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from test_engines import onnx_file  # noqa: F401 - a fixture
+from tiny_graphs import encoder
 
 from helpers import roofline
 from helpers.__main__ import main
@@ -53,6 +54,29 @@ def test_models_are_called_by_their_folder_unless_they_are_named() -> None:
     }  # fmt: skip
     with pytest.raises(UserError, match="Two models are called x"):
         named(["x=a.onnx", "x=b.onnx"])
+
+
+def test_a_path_may_have_commas_and_equals_signs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a,b", "lr=5e-5,2", "plain"):
+        encoder(tmp_path / folder / "model.onnx")
+    assert named(["a,b", "lr=5e-5,2/model.onnx", "x=lr=5e-5,2", "y=z=a,b"]) == {
+        "a,b": Path("a,b"),
+        "lr=5e-5,2": Path("lr=5e-5,2/model.onnx"),
+        "x": Path("lr=5e-5,2"),
+        "y=z": Path("a,b"),
+    }
+    assert named(["plain,b=plain/model.onnx"]) == {
+        "plain": Path("plain"), "b": Path("plain/model.onnx")
+    }  # fmt: skip
+    # What is not there is called as it was most likely meant.
+    assert named(["x=no/lr=5.onnx"]) == {"x": Path("no/lr=5.onnx")}
+    assert named(["no/lr=5.onnx"]) == {"lr=5.onnx": Path("no/lr=5.onnx")}
+    monkeypatch.chdir(tmp_path / "plain")
+    assert named(["model.onnx"]) == {"plain": Path("model.onnx")}
+    assert named(["."]) == {"plain": Path()}
 
 
 def test_of_an_export_in_both_forms_every_engine_gets_its_own(tmp_path: Path) -> None:

@@ -203,14 +203,32 @@ def named(models: list[str]) -> dict[str, Path]:
         UserError: two models have one name.
     """
     found = {}
-    for text in split(models):
-        name, _, place = text.rpartition("=")
-        path = Path(place)
-        name = name or (path.parent.name if path.name == "model.onnx" else path.name)
-        if name in found:
-            raise UserError(f"Two models are called {name}. Name them: NAME=PATH.")
-        found[name] = path
+    for text in models:
+        for word in taken_apart(text):
+            name, path = parted(word)
+            place = path.absolute()
+            name = name or (place.parent.name if place.name == "model.onnx" else place.name)
+            if name in found:
+                raise UserError(f"Two models are called {name}. Name them: NAME=PATH.")
+            found[name] = path
     return found
+
+
+def taken_apart(text: str) -> list[str]:
+    """Return the models of one word: several with commas between them, or one that has commas."""
+    words = split([text])
+    several = all(parted(word)[1].exists() for word in words) and not Path(text).exists()
+    return words if several or not parted(text)[1].exists() else [text]
+
+
+def parted(word: str) -> tuple[str, Path]:
+    """Return name (or "") and path of NAME=PATH or PATH; either may have a "=" of its own."""
+    cuts = [0, *(place + 1 for place, letter in enumerate(word) if letter == "=")]
+    there = [cut for cut in cuts if word[cut:] and Path(word[cut:]).exists()]
+    # What is not there will be refused, by the most likely name.
+    likely = [0] if "/" in word.partition("=")[0] else cuts[1:]
+    cut = (there or likely or [0])[0]
+    return word[: max(0, cut - 1)], Path(word[cut:])
 
 
 def about_cpu(features: dict[str, object]) -> str:
