@@ -8,13 +8,16 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from helpers import environment
 from helpers.engine_child import OPENVINO_FILE, Setup, import_path, own_dtype
 from helpers.engine_process import Inputs
+
+if TYPE_CHECKING:
+    import openvino
 
 # What the kernels of ONNX Runtime that multiply in int8 are called after its optimizations.
 ORT_INT8 = (
@@ -24,6 +27,8 @@ ORT_INT8 = (
     "QLinearMatMul",
     "QGemm",
 )
+# What OpenVINO's graphs have between a product and the int8 it is made of.
+OPENVINO_BETWEEN = ("Convert", "Subtract", "Multiply", "Reshape", "Transpose")
 
 
 def multiply_adds(left: Sequence[int], product: Sequence[int]) -> int:
@@ -151,7 +156,7 @@ class OpenVino:
         model = core.read_model(own if own.is_file() else model_path)
         model.reshape(dict.fromkeys(model.inputs, setup.shape))
         products = [op for op in model.get_ops() if op.get_type_name() == "MatMul"]
-        self.products = {op.get_friendly_name() for op in products}
+        self.products = {op.get_friendly_name() for op in products if quantized(op)}
         self.multiply_adds = sum(
             multiply_adds(op.get_input_shape(0), op.get_output_shape(0)) for op in products
         )
@@ -193,6 +198,22 @@ class OpenVino:
     def close(self) -> None:
         """Let go of the model."""
         del self.requests, self.compiled
+
+
+def quantized(product: "openvino.Node") -> bool:
+    """Tell whether both inputs of a product come out of int8.
+
+    What a fused operator reads may be u8 in a float model too: a mask of true and false is.
+    """
+
+    def origin(node: "openvino.Node") -> "openvino.Node":
+        while node.get_type_name() in OPENVINO_BETWEEN:
+            node = node.input_value(0).get_node()
+        return node
+
+    origins = [origin(product.input_value(index).get_node()) for index in (0, 1)]
+    kinds = [(node.get_type_name(), node.get_element_type().get_type_name()) for node in origins]
+    return all(kind == "FakeQuantize" or element in ("i8", "u8") for kind, element in kinds)
 
 
 class TorchEager:

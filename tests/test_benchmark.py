@@ -116,6 +116,25 @@ def test_a_model_no_engine_takes_says_why(checkpoint: Path) -> None:  # noqa: F8
     assert "takes this: ONNX file" in found[0].error
 
 
+def test_a_float_model_with_a_mask_of_truths_runs_nothing_in_int8(tmp_path: Path) -> None:
+    """OpenVINO shows such a mask as u8, and with it the attention that is fused with it."""
+    import torch
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    config = DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=64)
+    names = ["input_ids", "attention_mask"]
+    torch.onnx.export(
+        DistilBertForSequenceClassification(config).eval(),
+        (torch.ones(1, 8, dtype=torch.int64),) * 2,
+        str(tmp_path / "m.onnx"),
+        input_names=names,
+        dynamic_axes={name: {0: "batch", 1: "sequence"} for name in names},
+        dynamo=False,
+    )
+    rows = measure({"m": tmp_path / "m.onnx"}, ["onnxruntime", "openvino"], **QUICK)
+    assert [(row.int8_run, row.error) for row in rows] == [(0, None)] * 2
+
+
 def test_bad_input_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "text.onnx"
     text.write_text("this is not a model")
