@@ -1,7 +1,8 @@
 """Workarounds for the end-of-life training stack, one function each: symptom, cause, fix.
 
-What engines need in their child processes stands in `engine_child.py`, what recipes need in
-`recipe_text.py`; nothing else may work around SparseML, DeepSparse or old Transformers.
+What engines need in their child processes stands in `engine_child.py`, what they say made readable
+in `compat_engines.py`, what recipes need in `recipe_text.py`; nothing else may work around
+SparseML, DeepSparse or old Transformers.
 All symptoms were seen with the versions in `requirements.lock`.
 """
 

@@ -24,6 +24,7 @@ import numpy as np
 
 CALLS_A_STREAM = 4
 OPENVINO_FILE = "model.xml"  # its weights lie beside it
+LONGEST_ANSWER = 2000  # characters of an exception; the parent cuts out what matters
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def serve(descriptor: int, engine: str) -> None:
                 answer |= {"peak_memory_mb": peak_memory_mb()}
             pipe.send((True, answer))
         except Exception as error:  # whatever an engine raises is a reason to report
-            pipe.send((False, f"{type(error).__name__}: {str(error).strip()[:500]}"))
+            pipe.send((False, f"{type(error).__name__}: {str(error).strip()[:LONGEST_ANSWER]}"))
 
 
 def run_many(run: Callable[[Any], Any], inputs: dict[str, np.ndarray], setup: Setup) -> float:

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from helpers import environment
+from helpers import compat_engines, environment
 from helpers.engine_child import Setup
 from helpers.errors import ProofError, UserError
 from helpers.model_files import files_of, fingerprint, private_copy
@@ -130,10 +130,10 @@ class EngineProcess:
                 raise EngineError(f"{self.name} gave no answer in {self.timeout:g} s ({method}).")
             fine, answer = self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise EngineError(f"{self.name} died ({method}): {self._last_words()}") from error
+            raise EngineError(f"{self.name} {self._death(method)}") from error
         if fine:
             return answer
-        raise EngineError(f"{self.name} refused ({method}): {answer}")
+        raise EngineError(f"{self.name} refused ({method}): {compat_engines.refusal(answer)}")
 
     def pause(self) -> None:
         """Stop the child where it stands, spinning threads included; see `benchmark`."""
@@ -151,16 +151,12 @@ class EngineProcess:
         self.process.kill()
         self.process.wait()
 
-    def _last_words(self) -> str:
+    def _death(self, method: str) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
-        code = self.process.returncode
-        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        text = (Path(self._folder.name) / "stderr").read_text(errors="replace")
-        # DeepSparse says what was wrong, then prints pages of machine code.
-        text = text.partition("\nBacktrace:")[0].replace(f"{environment.REPOSITORY}/", "")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return " | ".join([how, *(line[:200] for line in lines[-3:])])
+        said = (Path(self._folder.name) / "stderr").read_text(errors="replace")
+        said = said.replace(f"{environment.REPOSITORY}/", "")
+        return compat_engines.death(method, self.process.returncode, said)
 
     def close(self) -> None:
         """End the child, remove its copy, and hold the original to its sha256. May be repeated.

@@ -99,9 +99,10 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
     timed = [row for row in rows if row.error is None]
     sparse = [row for row in timed if (row.sparsity or 0) >= SPARSE_FROM]
     dense = [row for row in timed if (row.sparsity or 0) < SPARSE_FROM and row.precision == "fp32"]
-    lines = [
-        f"{row.model} on {row.engine} could not be timed: {row.error}" for row in rows if row.error
-    ]
+    # Of every batch size, each reason once.
+    failed = [row for row in measurements if row.error]
+    lines = [f"{row.model} on {row.engine} could not be timed: {row.error}" for row in failed]
+    lines = list(dict.fromkeys(lines))
     if not sparse or not dense:
         missing = "a dense fp32 one" if sparse else "a sparse one"
         return "\n".join([*lines, f"Nothing to compare: {missing} was not among the timed models."])

@@ -135,6 +135,12 @@ def test_a_float_model_with_a_mask_of_truths_runs_nothing_in_int8(tmp_path: Path
     assert [(row.int8_run, row.error) for row in rows] == [(0, None)] * 2
 
 
+def test_reasons_of_all_batch_sizes_are_said_once() -> None:
+    failed = [row("fixed", "openvino", 0, error="one shape only", batch_size=n) for n in (2, 4)]
+    text = verdict([DENSE, *failed], GOOD_CPU)
+    assert text.count("fixed on openvino could not be timed: one shape only") == 1
+
+
 def test_bad_input_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "text.onnx"
     text.write_text("this is not a model")

@@ -212,11 +212,21 @@ def test_torch_in_bf16_says_so_and_is_near(checkpoint: Path) -> None:
 
 
 def test_an_abort_is_an_error_with_signal_and_last_words(any_file: Path) -> None:
+    reason = r"compiling \(SIGABRT\): native stack: kernel 42 is broken. .* fault of the engine"
     with (
-        pytest.raises(EngineError, match="SIGABRT.*kernel 42 is broken"),
+        pytest.raises(EngineError, match=reason),
         open_fake("Aborts", any_file) as process,
     ):
         process.prepare(1, 8, 1)
+
+
+def test_what_kills_a_child_from_outside_is_no_fault_of_the_engine(any_file: Path) -> None:
+    with open_fake("Fake", any_file) as process:
+        process.prepare(2, 8, 1)
+        process.process.kill()
+        with pytest.raises(EngineError, match=r"running \(SIGKILL\).*memory runs out") as caught:
+            process.run(batches()[0])
+    assert "fault of the engine" not in str(caught.value)
 
 
 def test_a_hang_ends_at_the_time_limit_and_the_child_with_it(any_file: Path) -> None:
