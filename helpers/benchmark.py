@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from helpers import onnx_weights, sparsity
-from helpers.engine_child import OPENVINO_FILE, Setup
+from helpers import model_inputs
+from helpers.engine_child import Setup
 from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, check_threads
 from helpers.engines import kinds_taken, missing_engines, open_engine, takes
 from helpers.errors import UserError
 from helpers.measurements import Measurement, as_table, load, save
-from helpers.model_files import fingerprint, kind_of
+from helpers.model_facts import facts_of
 from helpers.portable import QDQ_FILE
 from helpers.verdict import SpeedUp, cpu_features, speed_up, verdict
 
@@ -106,7 +106,8 @@ def measure(
         One measurement a batch size, model and engine, failed ones with their reason.
 
     Raises:
-        UserError: for more cores than there are, a missing model, a file that is not ONNX.
+        UserError: for more cores than there are, and, before an engine is started, for a model
+            that is missing in whole or in part, is none, or is no encoder of texts.
         ProofError: if a model file changed while it was timed.
     """
     threads = check_threads(num_cores)
@@ -115,13 +116,14 @@ def measure(
     if scenario not in SCENARIOS:
         raise UserError(f"No scenario {scenario!r}. Expected {' or '.join(SCENARIOS)}.")
     planned = rows_of(models, engines)
+    words = model_inputs.vocabulary(row.path for row in planned)
     measurements = []
     for batch_size in batch_sizes:
         setup = Setup(batch_size, sequence_length, threads, threads if scenario == "async" else 1)
         rows = [replace(row, seconds=[]) for row in planned]
         with ExitStack() as stack:
             described = [start(row, stack, setup, timeout) for row in rows]
-            time_rows(rows, token_inputs(setup.shape), rounds, warmup, max_seconds)
+            time_rows(rows, token_inputs(setup.shape, words), rounds, warmup, max_seconds)
         measurements += [
             finish(row, setup, about) for row, about in zip(rows, described, strict=True)
         ]
@@ -139,7 +141,7 @@ def rows_of(models: dict[str, Path], engines: Sequence[str]) -> list[Row]:
         for name, path in models.items()
         for engine in engines
     }
-    facts = {file: inspect(file) for file in set(files.values())}
+    facts = {file: facts_of(file) for file in set(files.values())}
     return [
         Row(name, engine, file, facts[file])
         for (name, engine), file in files.items()
@@ -153,35 +155,6 @@ def file_for(engine: str, path: Path) -> Path:
     return next((path / name for name in names if (path / name).is_file()), path)
 
 
-def inspect(model: Path) -> dict[str, Any]:
-    """Return what can be known of a model without running it: sha256, precision and sparsity.
-
-    Raises:
-        UserError: if it is neither an ONNX file nor the folder of a model.
-    """
-    if not model.exists():
-        raise UserError(f"There is no model {model}. Export it first, or correct the name.")
-    kind = kind_of(model)
-    if kind == "checkpoint" and not (model / "config.json").is_file():
-        raise UserError(f"{model} holds neither model.onnx nor a checkpoint (config.json).")
-    facts = {"sha256": fingerprint(model)}
-    if kind == "OpenVINO model":
-        int8 = b'type="FakeQuantize"' in (model / OPENVINO_FILE).read_bytes()
-        return facts | {"precision": "int8" if int8 else "fp32"}
-    return facts if kind == "checkpoint" else facts | onnx_facts(model)
-
-
-def onnx_facts(file: Path) -> dict[str, Any]:
-    """Return precision and sparsity of an ONNX file, counted in its graph."""
-    graph, _ = onnx_weights.read_graph(file)
-    matrices = sparsity.onnx_sparsity(file)
-    sizes = matrices["shape"].map(np.prod)
-    return {
-        "precision": "int8" if sparsity.int8_products(graph) else "fp32",
-        "sparsity": float(np.average(matrices["sparsity"], weights=sizes)) if len(sizes) else None,
-    }
-
-
 def fits(engine: str, path: Path, asked: Sequence[str]) -> bool:
     """Tell whether a row makes sense: torch runs checkpoints, the others run files.
 
@@ -192,13 +165,22 @@ def fits(engine: str, path: Path, asked: Sequence[str]) -> bool:
     return engine in fitting or not fitting
 
 
-def token_inputs(shape: Sequence[int]) -> dict[str, np.ndarray]:
-    """Return the same random words for everybody: int64 arrays [batch, sequence], no padding."""
-    ids = np.random.default_rng(SEED).integers(FIRST_WORD_ID, LAST_WORD_ID, shape, dtype=np.int64)
+def token_inputs(shape: Sequence[int], words: int | None = None) -> dict[str, np.ndarray]:
+    """Return the same random words for everybody: int64 arrays [batch, sequence], no padding.
+
+    Args:
+        shape: of every array.
+        words: how many the smallest vocabulary has; BERT's unless given.
+    """
+    end = min(LAST_WORD_ID, words or LAST_WORD_ID)
+    begin = min(FIRST_WORD_ID, end // 2)
+    ids = np.random.default_rng(SEED).integers(begin, end, shape, dtype=np.int64)
     return {
         "input_ids": ids,
         "attention_mask": np.ones(shape, dtype=np.int64),
         "token_type_ids": np.zeros(shape, dtype=np.int64),
+        # For exports that do not count them themselves.
+        "position_ids": np.broadcast_to(np.arange(shape[1]), shape).copy(),
     }
 
 
@@ -244,14 +226,28 @@ def take_turn(row: Row, inputs: dict[str, np.ndarray], *, counts: bool) -> None:
     many = process.setup.streams > 1
     try:
         process.resume()
-        process.run(inputs)
+        check_answers(row.engine, process.run(inputs)[0])
         seconds = process.run_many(inputs) if many else process.run(inputs)[1]
-        process.pause()
     except EngineError as error:
         row.error = str(error)
         return
+    finally:
+        process.pause()  # also one that has failed, or its threads may spin beside the others
     if counts:
         row.seconds.append(seconds)
+
+
+def check_answers(engine: str, outputs: list[np.ndarray]) -> None:
+    """Refuse to time nonsense.
+
+    Raises:
+        EngineError: an answer is no number.
+    """
+    if any(np.isnan(output).any() for output in outputs):
+        raise EngineError(
+            f"{engine} answers NaN to ordinary words: its arithmetic does not hold this model "
+            "(fp16 overflows where fp32 does not)."
+        )
 
 
 def finish(row: Row, setup: Setup, about: dict[str, Any]) -> Measurement:

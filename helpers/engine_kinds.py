@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from helpers import environment
 from helpers.engine_child import OPENVINO_FILE, Setup, import_path, own_dtype
-from helpers.engine_process import Inputs
+from helpers.model_inputs import Inputs
 
 if TYPE_CHECKING:
     import openvino
@@ -234,7 +235,8 @@ class TorchEager:
         """Run one batch without gradients."""
         import torch
 
-        tensors = {name: torch.from_numpy(own_dtype(array)) for name, array in inputs.items()}
+        taken = signature(self.model.forward).parameters  # not every model has token_type_ids
+        tensors = {n: torch.from_numpy(own_dtype(a)) for n, a in inputs.items() if n in taken}
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             start = time.perf_counter()
             outputs = self.model(**tensors, return_dict=False)

@@ -27,8 +27,8 @@ from helpers import compat_engines, environment
 from helpers.engine_child import Setup
 from helpers.errors import ProofError, UserError
 from helpers.model_files import files_of, fingerprint, private_copy
+from helpers.model_inputs import Inputs, fitted, inputs_of, misfit
 
-Inputs = dict[str, np.ndarray]
 TIMEOUT = 120.0  # seconds for one answer; compiling a BERT-base on a busy laptop takes about 20
 CHILD = "import sys; from helpers.engine_child import serve; serve(int(sys.argv[1]), sys.argv[2])"
 
@@ -53,7 +53,7 @@ class EngineProcess:
         if not model.exists():
             raise UserError(f"There is no model {model}. Give an ONNX file or a checkpoint folder.")
         self.name, self.model, self.timeout = engine.rpartition(":")[2], model, timeout
-        self.files = files_of(model)
+        self.files, self.inputs = files_of(model), inputs_of(model)
         self.sha256 = fingerprint(model, self.files)
         self.process: subprocess.Popen | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="engine-")
@@ -101,20 +101,31 @@ class EngineProcess:
 
         Besides what the engine says, the description holds `compile_seconds` (the import of the
         engine's package included) and `peak_memory_mb` of the child.
+
+        Raises:
+            EngineError: the model does not take this shape, or the engine does not take the model.
         """
         self.setup = Setup(batch_size, sequence_length, check_threads(num_threads), streams)
+        if reason := misfit(self.model, self.setup):
+            raise EngineError(reason)
         start = time.perf_counter()
         self.ask("prepare", self._copy, self.setup)
         seconds = time.perf_counter() - start
         return self.ask("describe") | {"engine": self.name, "compile_seconds": round(seconds, 2)}
 
     def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
-        """Return the outputs and the seconds of the bare call, pipe not included."""
-        return self.ask("run", inputs)
+        """Return the outputs and the seconds of the bare call, pipe not included.
+
+        The inputs are cast to the types that the model takes.
+
+        Raises:
+            UserError: the model takes one that is not given.
+        """
+        return self.ask("run", fitted(inputs, self.inputs))
 
     def run_many(self, inputs: Inputs) -> float:
         """Return the seconds of one call when as many come at once as there are streams."""
-        return self.ask("run_many", inputs, self.setup)
+        return self.ask("run_many", fitted(inputs, self.inputs), self.setup)
 
     def ask(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - any answer
         """Send a request and wait for its answer.
@@ -192,8 +203,8 @@ def check_threads(asked: int | None) -> int:
     if 1 <= asked <= cores:
         return asked
     raise UserError(
-        f"{asked} cores were asked for, but this process may use {cores} physical ones. "
-        f"Ask for 1 to {cores}."
+        f"{asked} cores were asked for, but this process may use {environment.in_cores(cores)}, "
+        "hyper-threads not counted. Ask for no more."
     )
 
 

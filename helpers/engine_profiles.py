@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from helpers import engine_kinds
 from helpers.benchmark import file_for, token_inputs
 from helpers.engine_child import Setup, own_dtype
-from helpers.engine_process import EngineError, Inputs
+from helpers.engine_process import EngineError
 from helpers.engines import open_engine
 from helpers.errors import UserError
+from helpers.model_inputs import Inputs, fitted, vocabulary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,8 +131,9 @@ def profile(
 
     if engine not in PROFILED:
         raise UserError(f"No profile of {engine!r}. Expected one of {', '.join(PROFILED)}.")
-    inputs = token_inputs([batch_size, sequence_length])
-    steps = steps_of(file_for(engine, model), engine, inputs, num_cores)
+    file = file_for(engine, model)
+    inputs = token_inputs([batch_size, sequence_length], vocabulary([file]))
+    steps = steps_of(file, engine, inputs, num_cores)
     found = pd.DataFrame([(part_of(name), ms) for name, ms in steps], columns=["part", "ms"])
     return found.groupby("part").ms.sum().reindex([*PARTS, OTHER], fill_value=0.0).round(4)
 
@@ -169,4 +171,4 @@ def steps_of(file: Path, engine: str, inputs: Inputs, num_cores: int | None) -> 
     kind = PROFILED[engine]
     with open_engine(file, f"{kind.__module__}:{kind.__name__}") as process:
         process.prepare(*inputs["input_ids"].shape, num_cores)
-        return process.ask("steps", inputs)
+        return process.ask("steps", fitted(inputs, process.inputs))

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, Inputs
+from helpers.engine_process import TIMEOUT, EngineError, EngineProcess
 from helpers.errors import UserError
 from helpers.model_files import kind_of
+from helpers.model_inputs import Inputs
 
 __all__ = ["EngineError", "available_engines", "missing_engines", "open_engine", "predict"]
 

@@ -162,7 +162,11 @@ def int8_products(graph: "onnx.GraphProto") -> int:
 
 def onnx_sparsity(file: Path) -> pd.DataFrame:
     """Return one row a weight matrix of an ONNX file: weight, operator, dtype, shape, sparsity."""
-    graph, _ = onnx_weights.read_graph(file)
+    return graph_sparsity(onnx_weights.read_graph(file)[0])
+
+
+def graph_sparsity(graph: "onnx.GraphProto") -> pd.DataFrame:
+    """Return what `onnx_sparsity` does, of a graph that has been read with its weights."""
     wires, rows = onnx_weights.Wiring.of(graph), []
     for node in graph.node:
         if node.op_type not in (*onnx_weights.FLOAT_PRODUCTS, *onnx_weights.INT8_PRODUCTS):

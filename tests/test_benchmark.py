@@ -1,11 +1,17 @@
 """Timing on real engines, rows that fail, and sentences that must fit their numbers."""
 
 import dataclasses
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
+from onnx import numpy_helper
 from test_engines import HERE as ENGINE_TESTS
 from test_engines import checkpoint, needs_deepsparse, onnx_file  # noqa: F401 - fixtures
+from tiny_graphs import encoder
 
 from helpers import benchmark
 from helpers.benchmark import (
@@ -19,6 +25,7 @@ from helpers.benchmark import (
     token_inputs,
     verdict,
 )
+from helpers.engine_child import Setup
 from helpers.engine_process import check_threads
 from helpers.errors import UserError
 
@@ -116,6 +123,49 @@ def test_a_model_no_engine_takes_says_why(checkpoint: Path) -> None:  # noqa: F8
     assert "takes this: ONNX file" in found[0].error
 
 
+def test_answers_that_are_no_numbers_are_a_reason(onnx_file: Path) -> None:  # noqa: F811
+    found = measure({"tiny": onnx_file}, [f"{ENGINE_TESTS}:AnswersNan", "onnxruntime"], **QUICK)
+    assert "answers NaN to ordinary words" in found[0].error
+    assert found[1].error is None and found[1].rounds == 3
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    file = encoder(tmp_path / "m.onnx", broken=True)
+    with pytest.raises(UserError, match="holds NaN in w: its training went wrong"):
+        measure({"m": file}, ["onnxruntime"], **QUICK)
+
+
+def test_half_precision_is_called_by_its_name(tmp_path: Path) -> None:
+    import onnx
+
+    file = encoder(tmp_path / "m.onnx")
+    model = onnx.load(str(file))
+    for tensor in model.graph.initializer:
+        half = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "to":
+                attribute.i = onnx.TensorProto.FLOAT16
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(model, str(file))
+    rows = measure({"m": file}, ["onnxruntime", "openvino"], **QUICK)
+    assert [(row.precision, row.error) for row in rows] == [("fp16", None)] * 2
+
+
+def test_a_row_that_fails_is_stopped_like_the_others(onnx_file: Path) -> None:  # noqa: F811
+    row = benchmark.Row("tiny", f"{ENGINE_TESTS}:AnswersNan", onnx_file, {})
+    with ExitStack() as stack:
+        benchmark.start(row, stack, Setup(1, 8, 1), 60)
+        benchmark.take_turn(row, token_inputs((1, 8)), counts=True)
+        child = psutil.Process(row.process.process.pid)
+        patience = time.monotonic() + 10
+        while child.status() != psutil.STATUS_STOPPED and time.monotonic() < patience:
+            time.sleep(0.01)
+        assert row.error
+        assert child.status() == psutil.STATUS_STOPPED
+
+
 def test_a_float_model_with_a_mask_of_truths_runs_nothing_in_int8(tmp_path: Path) -> None:
     """OpenVINO shows such a mask as u8, and with it the attention that is fused with it."""
     import torch
@@ -153,6 +203,9 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         measure({"x": tmp_path / "nowhere"}, ["onnxruntime"], **QUICK)
     with pytest.raises(UserError, match="neither model.onnx nor a checkpoint"):
         measure({"x": tmp_path}, ["onnxruntime"], **QUICK)
+    encoder(tmp_path / "a" / "encoder.onnx")
+    with pytest.raises(UserError, match="It holds encoder.onnx: name the file"):
+        measure({"x": tmp_path / "a"}, ["onnxruntime"], **QUICK)
     with pytest.raises(UserError, match="cores were asked for"):
         measure({"x": text}, ["onnxruntime"], **QUICK | {"num_cores": 4096})
     with pytest.raises(UserError, match="holds no measurements"):

@@ -7,7 +7,7 @@ import pytest
 from test_engines import onnx_file  # noqa: F401 - a fixture
 from tiny_graphs import encoder
 
-from helpers import roofline
+from helpers import engines, roofline
 from helpers.__main__ import main
 from helpers.benchmark import file_for
 from helpers.commands.benchmark import named
@@ -77,6 +77,67 @@ def test_a_path_may_have_commas_and_equals_signs(
     monkeypatch.chdir(tmp_path / "plain")
     assert named(["model.onnx"]) == {"plain": Path("model.onnx")}
     assert named(["."]) == {"plain": Path()}
+
+
+def test_a_cpu_without_vnni_is_said_before_anything_is_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    old = {"cpu": "Old CPU", "cores": 2, "vnni": False, "amx": False, "avx512": False}
+    monkeypatch.setattr("helpers.benchmark.cpu_features", lambda: old)
+    assert main(["benchmark", "nowhere.onnx"]) == 2
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "Old CPU, 2 cores: AVX512 no, VNNI no, AMX no"
+    assert said[1] == "warning: without VNNI int8 saves memory, hardly time."
+
+
+@pytest.mark.parametrize("fault", ["data is missing", "other inputs", "truncated", "other folder"])
+def test_a_wrong_model_is_refused_in_a_line_before_an_engine_is_started(
+    fault: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr("helpers.benchmark.open_engine", None)
+    file = tmp_path / "m" / "model.onnx"
+    if fault == "data is missing":
+        encoder(file, save_as_external_data=True, location="model.data")
+        file.with_name("model.data").unlink()
+        reason = "needs model.data beside it, which is missing"
+    elif fault == "other inputs":
+        encoder(file, ("pixel_values",), shape=("b", 3, 8, 8))
+        reason = "takes pixel_values int64 [?, 3, 8, 8]. Expected an encoder of texts"
+    elif fault == "truncated":
+        file.write_bytes(encoder(file).read_bytes()[:500])
+        reason = "model.onnx is not an ONNX file, or damaged"
+    else:
+        file = tmp_path
+        reason = "holds neither model.onnx nor a checkpoint (config.json)"
+    good = encoder(tmp_path / "good.onnx")
+    output = ["--output", str(tmp_path / "speed.json")]
+    assert main(["benchmark", f"good={good}", f"bad={file}", *QUICK, *output]) == 2
+    message = capsys.readouterr().err
+    assert reason in message
+    assert len(message.splitlines()) == 1
+    assert not (tmp_path / "speed.json").exists()
+
+
+def test_rows_that_fail_have_words_and_the_others_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(engines.ENGINES, "deepsparse", ("x:Y", "no_such_package_here"))
+    fixed = encoder(tmp_path / "fixed.onnx", shape=(1, 8))
+    free = encoder(tmp_path / "free.onnx")
+    asked = ["--engines", "deepsparse,onnxruntime", "--json"]
+    assert main(["benchmark", f"{fixed},{free}", *asked, *QUICK]) == 0
+    text = capsys.readouterr().out
+    found = json.loads(text.splitlines()[-1])["measurements"]
+    rows = {(one["model"], one["engine"], one["batch_size"]): one["error"] for one in found}
+    assert sum(error is None for error in rows.values()) == 3
+    absent = "The package no_such_package_here is not installed. Run `make setup`."
+    assert rows["free.onnx", "deepsparse", 1] == absent
+    one_shape = rows["fixed.onnx", "onnxruntime", 2]
+    assert one_shape.startswith("It takes input_ids as int64 [1, 8] only, not [2, 8].")
+    assert one_shape in text and absent in text, "in full, not only in a cell of the table"
 
 
 def test_of_an_export_in_both_forms_every_engine_gets_its_own(tmp_path: Path) -> None:

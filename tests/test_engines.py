@@ -67,6 +67,15 @@ class Refuses(Fake):
         raise ValueError("operator Foo is unknown")
 
 
+class AnswersNan(Fake):
+    """Computes nonsense."""
+
+    def run(self, inputs: dict[str, np.ndarray]) -> tuple[list[np.ndarray], float]:
+        """Answer with what is no number."""
+        outputs, seconds = super().run(inputs)
+        return [outputs[0] * np.nan], seconds
+
+
 class Rewrites(Fake):
     """Finds the original model and writes to it."""
 
@@ -108,6 +117,18 @@ class TinyTorch(engine_kinds.TorchEager):
     """Torch with another loader, given by its import path."""
 
     loader = "transformers:AutoModelForSequenceClassification.from_pretrained"
+
+
+class TinyDistilBert(TinyTorch):
+    """Another architecture, which has no token types."""
+
+    def prepare(self, model_path: Path, setup: Setup) -> None:
+        """Make one up."""
+        from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+        super().prepare(model_path, setup)
+        config = DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=64, num_labels=3)
+        self.model = DistilBertForSequenceClassification(config).eval()
 
 
 class TinyBf16(engine_kinds.TorchBf16):
@@ -201,6 +222,10 @@ def test_deepsparse_describes_itself(onnx_file: Path) -> None:
 def test_torch_runs_a_checkpoint_folder(checkpoint: Path) -> None:
     found = predict(checkpoint, f"{HERE}:TinyTorch", batches(), num_threads=1)
     np.testing.assert_allclose(found, torch_logits(), atol=1e-5)
+
+
+def test_torch_gives_a_model_no_inputs_that_it_has_not(checkpoint: Path) -> None:
+    assert predict(checkpoint, f"{HERE}:TinyDistilBert", batches(), num_threads=1).shape == (4, 3)
 
 
 def test_torch_in_bf16_says_so_and_is_near(checkpoint: Path) -> None:

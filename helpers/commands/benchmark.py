@@ -88,7 +88,8 @@ def main(argv: list[str]) -> int:
     print(readable(table).to_string(index=False), "\n")
     words_for_it = benchmark.verdict(found, features)
     print(words_for_it)
-    held = held_to_the_roof(asked, found) if asked.roofline else {}
+    timed = any(row.error is None for row in found)
+    held = held_to_the_roof(asked, found) if asked.roofline and timed else {}
     if asked.output:
         about = {"command": f"python -m helpers benchmark {shlex.join(argv)}", **held}
         benchmark.save(found, Path(asked.output), {**about, **environment.describe()})

@@ -78,8 +78,9 @@ def check(asked: ProfileArguments) -> None:
 
 def gather(asked: ProfileArguments) -> "tuple[pd.DataFrame, dict[str, str]]":
     """Profile every model on every engine that takes it; return columns, and who failed why."""
-    from helpers.benchmark import file_for, fits, inspect
+    from helpers.benchmark import file_for, fits
     from helpers.engine_profiles import profiles
+    from helpers.model_facts import facts_of
 
     engines = split(asked.engines)
     return profiles(
@@ -88,7 +89,7 @@ def gather(asked: ProfileArguments) -> "tuple[pd.DataFrame, dict[str, str]]":
             for batch in whole("batch_sizes", asked.batch_sizes)
             for name, path in named(asked.models).items()
             for engine in engines
-            if inspect(file_for(engine, path)) and fits(engine, file_for(engine, path), engines)
+            if facts_of(file_for(engine, path)) and fits(engine, file_for(engine, path), engines)
         ],
         asked.sequence_length,
         asked.num_cores,
