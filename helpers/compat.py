@@ -176,6 +176,30 @@ def _look_up_and_round(embedding: torch.nn.Embedding, rows: torch.Tensor) -> tor
     )
 
 
+def keep_scheme_on_qconfig() -> None:
+    """Let SparseML's newer QuantizationModifier start QAT: the one that takes a `scheme`.
+
+    Symptom: `'QConfig' object has no attribute 'quantization_scheme'` at its first epoch.
+    Cause: SparseML notes on each QConfig which scheme it was made of. Torch's has empty
+    `__slots__` by now and takes no notes; a subclass without slots does.
+    """
+    import torch
+    from sparseml.pytorch.sparsification.quantization import quantization_scheme
+
+    make = quantization_scheme._get_qconfig
+    if hasattr(make, "__wrapped__"):
+        return
+
+    class QConfig(torch.ao.quantization.QConfig):
+        """One that attributes can be set on."""
+
+    @functools.wraps(make)
+    def make_open(*arguments: Any) -> QConfig:  # noqa: ANN401 - as SparseML
+        return QConfig(*make(*arguments))
+
+    quantization_scheme._get_qconfig = make_open
+
+
 def keep_run_length(args: TrainingArguments, num_epochs: float) -> None:
     """Let a run end where its recipe ends, also in the middle of an epoch.
 

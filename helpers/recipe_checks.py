@@ -5,10 +5,12 @@ Names are matched as SparseML matches them: patterns that start with `re:` from 
 parameter name, other names as a whole, and quantized wrappers looked through.
 """
 
+import copy
+import math
 import re
 from typing import TYPE_CHECKING
 
-from helpers import sparsity
+from helpers import compat, sparsity
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 # Epochs are products of floats; this is less than a step of any run.
 _ROUNDING = 1e-6
+# What Torch exports; 0 to 127 is 8 bits with one to spare.
+ONNX_RANGES = ((-128, 127), (0, 255), (0, 127))
 
 
 def check_schedule(recipe: "Recipe") -> None:
@@ -46,8 +50,8 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
         pattern to parameter names (module names for `submodules`), in the model's order.
 
     Raises:
-        UserError: a pattern that matches nothing, a schedule past the end, or a quantization
-            modifier that cannot run here.
+        UserError: a pattern that matches nothing, a schedule past the end, or int8 that this
+            model cannot be trained in.
     """
     check_schedule(recipe)
     modules = [name for name, _ in model.named_modules()]
@@ -56,7 +60,6 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
     kept = [name for name, _ in model.named_parameters() if not name.startswith(dropped)]
     matched = {}
     for modifier in recipe.modifiers:
-        refuse_unusable(recipe.name, modifier)
         refuse_missing_layers(recipe.name, modifier, modules)
         for pattern in modifier.patterns():
             matched[pattern] = matching(pattern, kept, model)
@@ -65,23 +68,53 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
     for pattern, names in matched.items():
         if not names:
             raise UserError(unmatched(recipe.name, pattern, model))
+    if recipe.has_quantization:
+        tried_int8(recipe, model)
     return matched
 
 
-def refuse_unusable(recipe_name: str, modifier: "RecipeModifier") -> None:
-    """Refuse the newer of SparseML's two quantization modifiers, which Torch 2 breaks.
+def tried_int8(recipe: "Recipe", model: "nn.Module") -> "nn.Module":
+    """Return a copy of a model as QAT makes it, after it has read a few texts.
 
-    Symptom: `'QConfig' object has no attribute 'quantization_scheme'` when QAT starts. SparseML
-    takes the older one when a setting only that one knows is present.
+    A `scheme` of SparseML's says more than it can do: ids of words rounded, one scale for each
+    row of a table or each text of a batch, 4 bits. That fails when QAT starts, after the pruning,
+    or not before the export.
 
     Raises:
-        UserError: says which setting chooses the one that works.
+        UserError: it fails here; says how, and which recipe to look at.
     """
-    if modifier.quantizes and "scheme" in modifier.params:
+    import torch
+
+    compat.round_rows_looked_up()  # as the Trainer does
+    trial = copy.deepcopy(model).train()
+    try:
+        # Training draws the same random numbers as without this trial.
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            recipe.manager().apply_structure(trial, epoch=math.inf)
+            trial.apply(torch.ao.quantization.enable_observer)
+            for rows in (3, 1):
+                words = model.dummy_inputs["input_ids"][:rows]
+                trial(input_ids=words, attention_mask=torch.ones_like(words))
+        refuse_other_bits(trial)
+    except Exception as error:  # Torch and SparseML raise anything here
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{recipe_name}: this QuantizationModifier fails on Torch 2. Expected the older form: "
-            "leave out scheme, scheme_overrides and ignore, add quantize_embeddings: true."
-        )
+            f"{recipe.name}: int8 training fails on this model ({type(error).__name__}: {reason}). "
+            "Write the QuantizationModifier as minilm-6layers_quant or _quant_per_channel do."
+        ) from error
+    return trial
+
+
+def refuse_other_bits(model: "nn.Module") -> None:
+    """Refuse ranges of integers that ONNX has no type for.
+
+    Raises:
+        ValueError: names the first.
+    """
+    for name, module in model.named_modules():
+        ends = (getattr(module, "quant_min", 0), getattr(module, "quant_max", 255))
+        if ends not in ONNX_RANGES:
+            raise ValueError(f"{name} is rounded to {ends[0]} .. {ends[1]}, which is not 8 bits")
 
 
 def refuse_missing_layers(recipe_name: str, modifier: "RecipeModifier", modules: list[str]) -> None:

@@ -5,7 +5,6 @@ see everything at once, with what works but is hardly meant: zeros that are let 
 with a learning rate of zero, int8 ranges that never settle.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import sparsity
 from helpers.errors import UserError
-from helpers.recipe_checks import check_schedule, matching, refuse_unusable, unmatched
+from helpers.recipe_checks import check_schedule, matching, tried_int8, unmatched
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +31,6 @@ def schedule_findings(recipe: "Recipe") -> list[str]:
     for modifier in recipe.modifiers:
         # One modifier at a time, because the check stops at the first that is late.
         found += refusal(check_schedule, replace(recipe, modifiers=[modifier]))
-        found += refusal(refuse_unusable, recipe.name, modifier)
         found += zeros_let_go(recipe, modifier)
     return found + idle_epochs(recipe) + unsettled(recipe)
 
@@ -181,15 +179,10 @@ def int8_modules(recipe: "Recipe", model: "nn.Module") -> tuple["pd.DataFrame", 
         One row a module (module, kind), see `sparsity.quantized_modules`; and what went wrong.
     """
     already = sparsity.quantized_modules(model)
-    unusable = any(refusal(refuse_unusable, recipe.name, m) for m in recipe.modifiers)
-    if len(already) or unusable or not recipe.has_quantization:
+    if len(already) or not recipe.has_quantization:
         return already, []
-    trial = copy.deepcopy(model)
     try:
-        recipe.manager().apply_structure(trial, epoch=math.inf)
-    except Exception as error:  # noqa: BLE001 - Torch and SparseML raise anything here
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-        problem = f"QAT cannot be set up on this model ({type(error).__name__}: {reason})."
-        return already, [problem]
-    table = sparsity.quantized_modules(trial)
+        table = sparsity.quantized_modules(tried_int8(recipe, model))
+    except UserError as error:
+        return already, [str(error)]
     return table, [] if len(table) else ["The recipe quantizes, but no module becomes int8."]

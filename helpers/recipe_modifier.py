@@ -34,6 +34,8 @@ class RecipeModifier:
     def of(cls, modifier: Any) -> "RecipeModifier":  # noqa: ANN401 - any SparseML modifier
         """Take the plain facts out of a SparseML modifier."""
         settings = modifier.props(only_serializable=True)
+        if hasattr(settings.get("scheme"), "model_dump"):
+            settings["scheme"] = settings["scheme"].model_dump()
         start, end = float(modifier.start_epoch), float(modifier.end_epoch)
         return cls(type(modifier).__name__, settings, start, end)
 

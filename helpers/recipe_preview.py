@@ -59,8 +59,8 @@ _WORDS = {
 _SETTINGS = (
     "init_lr", "final_lr", "lr_func", "init_sparsity", "final_sparsity", "mask_type", "inter_func",
     "update_frequency", "num_grads", "fisher_block_size", "disable_quantization_observer_epoch",
-    "freeze_bn_stats_epoch", "quantize_embeddings", "exclude_module_types", "submodules",
-    "hardness", "temperature", "layers",
+    "freeze_bn_stats_epoch", "quantize_embeddings", "exclude_module_types", "ignore",
+    "submodules", "hardness", "temperature", "layers",
 )  # fmt: skip
 
 
@@ -94,6 +94,8 @@ def settings(modifier: "RecipeModifier") -> str:
     """Return the settings a reader looks for first, as 'name=value, ...'."""
     found = {key: modifier.params.get(key) for key in _SETTINGS}
     shown = [f"{key}={short(value)}" for key, value in found.items() if value not in (None, -1)]
+    if weights := (modifier.params.get("scheme") or {}).get("weights"):
+        shown.append(f"weights=per {weights['strategy']}")
     patterns = modifier.params.get("params")
     if isinstance(patterns, list):
         shown.append(f"params={len(patterns)} patterns")

@@ -152,6 +152,7 @@ def make_manager(text: str, name: str) -> "ScheduledModifierManager":
     from sparseml.pytorch.optim import ScheduledModifierManager
 
     compat.quiet_sparseml()
+    compat.keep_scheme_on_qconfig()
     try:
         return ScheduledModifierManager.from_yaml(text)
     except Exception as error:  # noqa: BLE001 - modifiers raise anything on bad settings

@@ -8,6 +8,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers import compat
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -16,6 +18,7 @@ def apply_structure(recipe_file: Path, model: "nn.Module") -> None:
     """Make the architectural changes a finished recipe made; weights are not touched."""
     from sparseml.pytorch.optim import ScheduledModifierManager
 
+    compat.keep_scheme_on_qconfig()
     manager = ScheduledModifierManager.from_yaml(str(recipe_file))
     manager.apply_structure(model, epoch=math.inf)
 

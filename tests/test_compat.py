@@ -200,6 +200,23 @@ def test_training_rounds_rows_and_evaluation_the_table(monkeypatch: pytest.Monke
     assert rounded == ["rows"]
 
 
+def test_the_newer_quantization_needs_an_open_qconfig(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparseml.pytorch.sparsification.quantization import quantization_scheme
+
+    import helpers
+
+    compat.keep_scheme_on_qconfig()
+    ours = quantization_scheme._get_qconfig
+    compat.keep_scheme_on_qconfig()
+    assert quantization_scheme._get_qconfig is ours, "once is enough"
+    manager = helpers.load_recipe("minilm-6layers_quant_per_channel").manager
+    manager().apply_structure(tiny_classifier(), epoch=9.0)
+    monkeypatch.setattr(compat, "keep_scheme_on_qconfig", lambda: None)
+    monkeypatch.setattr(quantization_scheme, "_get_qconfig", ours.__wrapped__)
+    with pytest.raises(AttributeError, match="no attribute 'quantization_scheme'"):
+        manager().apply_structure(tiny_classifier(), epoch=9.0)
+
+
 def test_paths_given_to_sparseml_are_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,18 +188,24 @@ def test_a_quantized_start_is_refused_beforehand(sparse_int8: Checkpoint) -> Non
 
 
 def test_quantization_that_fails_here_is_a_finding(
-    written: Callable[..., Recipe], network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+    written: Callable[..., Recipe], network: torch.nn.Module
 ) -> None:
     newer = "  - !QuantizationModifier\n      start_epoch: 2.0\n"
     newer += "      disable_quantization_observer_epoch: 3.0\n"
     report = preview.describe(written(newer), network)
-    assert any("fails on Torch 2" in text for text in report["warnings"])
+    assert any("int8 training fails on this model" in text for text in report["warnings"])
     assert report["int8"] == {}
 
-    # The same modifier, past the check that knows it by its settings: tried out, it fails.
-    monkeypatch.setattr(recipe_findings, "refuse_unusable", lambda name, modifier: None)
-    report = preview.describe(written(newer), network)
-    assert any("QAT cannot be set up on this model" in text for text in report["warnings"])
+
+def test_a_scale_for_each_output_is_said(
+    network: torch.nn.Module, capsys: pytest.CaptureFixture
+) -> None:
+    name = "minilm-6layers_quant_per_channel"
+    report = preview.describe(helpers.load_recipe(name), network)
+    assert report["warnings"] == [] and len(report["int8"]["Linear"]) == 14
+    assert report["modifiers"][-1]["settings"].endswith("weights=per channel")
+    assert main(["preview", name, "--recipe_args", "weights_strategy=chanel"]) == 2
+    assert "got chanel" in capsys.readouterr().err
 
 
 def test_the_command_prints_schedule_matches_and_one_json_line(

@@ -4,6 +4,7 @@ The models are random and tiny, the modifiers are the real ones over the whole s
 """
 
 import ast
+import math
 import re
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -40,7 +41,7 @@ LAYERS, MATRICES = 6, 36
 NAMES = recipe_text.names()
 # Those of the integration have twelve layers, and a file of their own: test_recipes_integration.
 MINILM = [name for name in NAMES if name.startswith("minilm")]
-PRUNING = [name for name in MINILM if not name.endswith("layers_quant")]
+PRUNING = [name for name in MINILM if "layers_quant" not in name]
 INT8 = [name for name in MINILM if "quant" in name]
 DRAWN = [*MINILM, "bert-base-12layers_prune80", "bert-base-6layers_prune_quant90"]
 # Those that drop no layer.
@@ -652,13 +653,66 @@ def test_pattern_that_is_no_expression(tmp_path: Path) -> None:
         check_against(load_recipe(write(tmp_path, text)), new_model())
 
 
-def test_quantization_that_cannot_run_on_this_torch(tmp_path: Path) -> None:
-    newer = "  - !QuantizationModifier\n      start_epoch: 1.0\n      ignore: [LayerNorm]\n"
-    recipe = load_recipe(write(tmp_path, MINIMAL + newer))
-    with pytest.raises(UserError, match="quantize_embeddings: true"):
-        check_against(recipe, new_model())
-    with pytest.raises(AttributeError, match="quantization_scheme"):
-        recipe.manager().apply(new_model(), finalize=False)
+SCHEME = """
+  - !QuantizationModifier
+      start_epoch: 1.0
+      ignore: [LayerNorm, Dropout, Tanh, GELUActivation]
+      scheme:
+        input_activations: {{{activations}}}
+        weights: {{symmetric: true, {weights}}}
+      scheme_overrides:
+        {table}: {{input_activations: null, weights: {{{rows}}}}}
+"""
+WORKS = {"activations": "", "weights": "strategy: channel", "table": "Embedding", "rows": ""}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"table": "Linear"}, "not implemented for 'Long'"),
+        ({"rows": "strategy: channel"}, "doesn't match the broadcast shape"),
+        ({"activations": "strategy: channel"}, "not consistent with input tensor"),
+        ({"weights": "num_bits: 4"}, "is rounded to -8 .. 7, which is not 8 bits"),
+        ({"table": "Embeding"}, "unmatched values: .'Embeding'"),
+    ],
+)
+def test_schemes_of_int8_that_would_fail_later(
+    change: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    """SparseML takes them all, and stops when QAT starts or at the export."""
+    model = new_model()
+    before, draws = model.state_dict().keys(), torch.get_rng_state()
+    check_against(load_recipe(write(tmp_path, MINIMAL + SCHEME.format(**WORKS))), model)
+    recipe = load_recipe(write(tmp_path, MINIMAL + SCHEME.format(**{**WORKS, **change})))
+    with pytest.raises(UserError, match=f"int8 training fails on this model .*{reason}.*Write the"):
+        check_against(recipe, model)
+    assert model.state_dict().keys() == before, "it was tried out on a copy"
+    assert torch.equal(torch.get_rng_state(), draws), "training draws as if nothing had been tried"
+
+
+def int8_logits(recipe: recipes.Recipe) -> torch.Tensor:
+    """Return what a random model says after a recipe's QAT has seen a few texts."""
+    model = compat.make_attention_quantizable(new_model())
+    recipe.manager().apply_structure(model, epoch=math.inf)
+    model.apply(torch.ao.quantization.enable_observer)
+    ids = torch.arange(4, 84).reshape(5, 16)
+    with torch.no_grad():
+        model.eval()(input_ids=ids)
+        return model.apply(torch.ao.quantization.disable_observer)(input_ids=ids).logits
+
+
+def test_one_scale_a_matrix_is_the_older_recipe() -> None:
+    """So that comparing the two strategies compares nothing else."""
+    older = int8_logits(load_recipe("minilm-6layers_quant"))
+    newer = load_recipe("minilm-6layers_quant_per_channel", weights_strategy="tensor")
+    gap = (int8_logits(newer) - older).abs().max()
+    finer = (int8_logits(load_recipe("minilm-6layers_quant_per_channel")) - older).abs().max()
+    assert 20 * gap < finer, "ties of rounding at most"
+
+
+def test_a_strategy_that_there_is_none_of() -> None:
+    with pytest.raises(UserError, match="must be one of .'tensor', 'channel'., got chanel"):
+        load_recipe("minilm-6layers_quant_per_channel", weights_strategy="chanel")
 
 
 def test_submodule_that_is_not_there(tmp_path: Path) -> None:

@@ -122,6 +122,18 @@ def test_sparseml_by_itself_would_prune_twice(
     assert not made or not same_weights(whole, Checkpoint.load(tmp_path / "run"))
 
 
+def test_scales_for_each_output_come_back(flags: list[str], tmp_path: Path) -> None:
+    """Until QAT has seen a batch there is one scale; the checkpoint holds one an output."""
+    int8 = [*flags, "--recipe", "minilm-6layers_quant_per_channel", "--recipe_args", "num_epochs=1"]
+    assert main([*int8, "--output_dir", str(tmp_path / "whole")]) == 0
+    # Int8 from step 21, fixed ranges from 26.
+    kill_after(22, int8, tmp_path / "run")
+    assert main([*int8, "--output_dir", str(tmp_path / "run")]) == 0
+    whole, resumed = (Checkpoint.load(tmp_path / name) for name in ("whole", "run"))
+    assert 22 <= resumed.run["resumed_at_step"] < STEPS_PER_EPOCH
+    assert same_weights(whole, resumed)
+
+
 def test_a_run_without_a_recipe_goes_on_too(flags: list[str], tmp_path: Path) -> None:
     plain = [*flags, "--num_train_epochs", "2"]
     assert main([*plain, "--output_dir", str(tmp_path / "whole")]) == 0
