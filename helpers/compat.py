@@ -200,6 +200,20 @@ def keep_scheme_on_qconfig() -> None:
     quantization_scheme._get_qconfig = make_open
 
 
+def scale_dead_rows(model: torch.nn.Module) -> None:
+    """Give rows of zeros the largest scale of their matrix; the model stays the same function.
+
+    Symptom: where pruning took a whole row, the ONNX file cuts the bias of that output off at 256
+    steps of the matrix' input, which may be less than 1.
+    Cause: with one scale a row, a row of zeros gets the smallest there is, 1.2e-7. SparseML stores
+    the bias as int32 in steps of input scale times row scale, which reach no further then.
+    """
+    for module in model.modules():
+        scale = getattr(getattr(module, "weight_fake_quant", None), "scale", None)
+        if scale is not None and scale.numel() > 1:
+            scale[(module.weight == 0).all(dim=1)] = scale.max()
+
+
 def keep_run_length(args: TrainingArguments, num_epochs: float) -> None:
     """Let a run end where its recipe ends, also in the middle of an epoch.
 

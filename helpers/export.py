@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from helpers import compat, environment, models, portable, stops
 from helpers.errors import UserError
 from helpers.export_proof import prove
+from helpers.int8_scales import check_biases
 from helpers.models import INPUTS
 from helpers.requests import check_answers, identity
 from helpers.stops import Checkpoint, OnnxModel
@@ -160,10 +161,15 @@ def write_graph(
 
     Inputs are `input_ids`, `attention_mask`, `token_type_ids` [batch, sequence], int64, both
     dimensions free; so they are in the `outputs`, as far as these have them.
+
+    Raises:
+        ProofError: int8 has no room for a bias.
     """
     import torch
     from sparseml.pytorch.utils import export_onnx as sparseml_export
 
+    if quantized:
+        compat.scale_dead_rows(model)
     ones = torch.ones(1, 16, dtype=torch.int64)
     batch = collections.OrderedDict((name, ones * (name != "token_type_ids")) for name in INPUTS)
     free = {name: {0: "batch", 1: "sequence"} for name in INPUTS}
@@ -181,3 +187,4 @@ def write_graph(
         output_names=list(outputs),
         **compat.torchscript_export_options(),
     )
+    check_biases(file)

@@ -1,7 +1,8 @@
 """Is this ONNX file the model it was exported from?
 
-It is if it has the zeros, the int8 operators, the logits and the metric of the PyTorch model, on
-the engines that its form is made for; and if these run it in int8, where they let one see that.
+It is if it has the zeros, the int8 operators and scales, the logits and the metric of the PyTorch
+model, on the engines that its form is made for; and if these run it in int8, where they let one see
+that.
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from helpers import models, onnx_weights, sparsity, structure, tiers
 from helpers.errors import ProofError
+from helpers.int8_scales import check_scales
 from helpers.models import INPUTS
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
@@ -70,12 +72,13 @@ def prove(
 
 
 def check_graph(file: Path, model: "torch.nn.Module", form: str) -> list[dict[str, Any]]:
-    """Hold the int8 products and the zeros of a file to those of the model."""
+    """Hold the int8 products, zeros and scales of a file to those of the model."""
     import onnx
 
     graph = onnx.load(str(file)).graph
     count = sparsity.int8_products if form == "qdq" else onnx_weights.integer_products
-    return [check_int8(count(graph), model), check_zeros(file, model)]
+    checks = [check_int8(count(graph), model), check_zeros(file, model)]
+    return [*checks, check_scales(graph, model)] if checks[0]["found"] else checks
 
 
 def check_zeros(file: Path, model: "torch.nn.Module") -> dict[str, Any]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Node, Tensor = onnx.NodeProto, onnx.TensorProto
 
 QDQ_FILE = "model_qdq.onnx"  # where it lies beside SparseML's own form
+OUTPUTS = 1  # the side of a stored matrix, [inputs, outputs]
 # What SparseML writes behind a product; an Add where there is a bias.
 BEHIND = (["Add", "Cast", "Mul"], ["Cast", "Mul"])
 
@@ -129,8 +130,10 @@ def dequantized(
         name, scale_name, zero = (tensor.name for tensor in tensors)
     else:
         scale_name = wires.made[name].input[1]
-    made = helper.make_node("DequantizeLinear", [name, scale_name, zero], [f"{name}_as_float"])
-    return made, tensors
+    # The side that several scales go along; engines look at it only where there are several.
+    side = {"axis": OUTPUTS} if tensors else {}
+    inputs, output = [name, scale_name, zero], f"{name}_as_float"
+    return helper.make_node("DequantizeLinear", inputs, [output], **side), tensors
 
 
 def signed(name: str, weights: np.ndarray, zero: np.ndarray, scale: np.ndarray) -> list["Tensor"]:

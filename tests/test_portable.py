@@ -84,7 +84,9 @@ def test_a_float_model_stays_as_it_is(dense: Checkpoint, tmp_path: Path) -> None
     ]
 
 
-def product_graph(weights: np.ndarray, zero: int, last: str) -> onnx.ModelProto:
+def product_graph(
+    weights: np.ndarray, zero: int | list[int], last: str, worth: float | list[float] = 0.125
+) -> onnx.ModelProto:
     """Return a model of one int8 product, followed by Cast and one more operator."""
     kind, made = TensorProto.FLOAT, "made"
     nodes = [
@@ -94,8 +96,8 @@ def product_graph(weights: np.ndarray, zero: int, last: str) -> onnx.ModelProto:
         helper.make_node(last, ["cast", "worth"], [made]),
     ]
     stored = {
-        "scale": np.float32(0.5), "zero": np.uint8(3), "w": weights, "w_zero": np.uint8(zero),
-        "worth": np.float32(0.125),
+        "scale": np.float32(0.5), "zero": np.uint8(3), "w": weights,
+        "w_zero": np.array(zero, np.uint8), "worth": np.array(worth, np.float32),
     }  # fmt: skip
     graph = helper.make_graph(
         nodes,
@@ -114,6 +116,29 @@ def test_the_scale_of_the_weights_is_what_the_activation_leaves() -> None:
     assert stored["w_scale"] == 0.25
     assert stored["w_int8"].tolist() == [[0, 2], [-2, 0]]
     assert [n.op_type for n in made.graph.node][1:] == ["DequantizeLinear"] * 2 + ["MatMul"]
+
+
+def test_scales_of_their_own_go_along_the_outputs() -> None:
+    weights = np.array([[128, 130], [126, 128], [129, 0]], np.uint8)
+    before = product_graph(weights, [128, 128], "Mul", [0.125, 0.5])
+    after = portable.to_qdq(before)
+    stored = {tensor.name: values(tensor) for tensor in after.graph.initializer}
+    assert stored["w_scale"].tolist() == [0.25, 1.0]
+    assert stored["w_zero_point"].tolist() == [0, 0]
+    (made,) = [n for n in after.graph.node if n.input[0] == "w_int8"]
+    assert [(a.name, a.i) for a in made.attribute] == [("axis", 1)]
+    answers = [run(model, np.array([[1.0, -1.5, 7.0]], np.float32)) for model in (before, after)]
+    assert answers[0].tolist() == answers[1].tolist()
+
+
+def run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    """Return ONNX Runtime's answer."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"x": x})[0]
 
 
 def test_another_chain_is_refused() -> None:
