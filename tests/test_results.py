@@ -228,6 +228,7 @@ def test_the_readme_says_what_the_results_say() -> None:
         "sst2_full",
         "benchmark_minilm",
         "benchmark_bert-base",
+        "profile_minilm",
         "texts_docs-library",
         "tasks",
         "training_speed",
