@@ -257,6 +257,13 @@ def test_setup_does_nothing_for_a_whole_venv(checkout: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_setup_tells_whether_there_is_anything_to_build(checkout: Path) -> None:
+    assert _setup(checkout, "--built", PYTHON=sys.executable).returncode == 1
+    assert not (checkout / ".venv").exists()
+    _fake_venv(checkout, stamped=True)
+    assert _setup(checkout, "--built", tools=("cat",)).returncode == 0
+
+
 @pytest.mark.parametrize("damage", ["no stamp", "lock changed"])
 def test_setup_does_not_trust_a_half_built_or_old_venv(checkout: Path, damage: str) -> None:
     """Without a Python to build with it must say so, instead of passing the venv for good."""

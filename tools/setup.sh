@@ -7,6 +7,7 @@
 #
 # bash tools/setup.sh            build what is missing
 # bash tools/setup.sh --python   only print the Python 3.11 that was found
+# bash tools/setup.sh --built    only tell, by the exit code, whether there is nothing to build
 # Exit codes: 0 done, 1 the installation failed, 2 something on this machine has to change first.
 set -euo pipefail
 cd "${BASH_SOURCE[0]%/*}/.."
@@ -139,6 +140,9 @@ main() {
     fi
     if is_built; then
         return
+    fi
+    if [ "${1:-}" = --built ]; then
+        return 1
     fi
     check_platform
     python=$(find_python)
