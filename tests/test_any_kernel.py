@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 
 import any_kernel
+import first_cell
+import nbformat
 import pytest
 from any_kernel import NoKernelError
 from kernels import ROOT, VERSIONS, other_python, started
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 NOTEBOOKS = ROOT / "notebooks"
 BOOTSTRAP = ("any_kernel.py", "kernel_bridge.py", "second_kernel.py")
@@ -278,3 +281,30 @@ def test_what_belongs_to_this_python_is_not_passed_on(monkeypatch: pytest.Monkey
     passed = any_kernel.environment(MORE="2")
     assert "PYTHONPATH" not in passed
     assert (passed["KEPT"], passed["MORE"]) == ("1", "2")
+
+
+def test_the_first_cell_is_written_once() -> None:
+    notebook = new_notebook(cells=[new_markdown_cell("# T"), new_markdown_cell("Contents")])
+    notebook.cells.append(new_code_cell("print(1)", id="01-02"))
+    assert first_cell.place(notebook, first_cell.source(""))
+    assert not first_cell.place(notebook, first_cell.source(""))
+    assert [cell.source for cell in notebook.cells[2:]] == [first_cell.LINE, "print(1)"]
+    nbformat.validate(notebook)
+
+
+def test_a_new_address_is_written_into_the_first_cell(tmp_path: Path) -> None:
+    """The cell fetches the bootstrap by that address, and does not where the file is there."""
+    served = tmp_path / "served" / "raw" / "HEAD" / "notebooks" / "any_kernel.py"
+    served.parent.mkdir(parents=True)
+    served.write_text("print('imported')")
+    notebook = new_notebook(cells=[new_markdown_cell("# T"), new_markdown_cell("Contents")])
+    notebook.cells.append(new_code_cell(first_cell.LINE))
+    code = first_cell.source((tmp_path / "served").as_uri())
+    assert first_cell.place(notebook, code)
+    assert [cell.source for cell in notebook.cells[2:]] == [code]
+    for said in ("imported", "mine"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == said, done.stderr
+        (tmp_path / "any_kernel.py").write_text("print('mine')")
