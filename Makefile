@@ -1,9 +1,12 @@
 # The verbs of the tutorial. `make` alone lists them. Every recipe works in a path with spaces.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup lab tutorial test style notebooks results lock
+.PHONY: help setup lab tutorial test bridged style notebooks results lock
 
 PY := .venv/bin/python
+# What `make bridged` runs, and behind which Pythons.
+NOTEBOOKS := notebooks
+PYTHONS := 3.12 3.13
 # Tests reach no hub and send no analytics. A reader's own runs may reach the hub.
 QUIET := HF_HUB_OFFLINE=1 NM_DISABLE_ANALYTICS=1
 
@@ -25,6 +28,16 @@ test: setup style  ## style, unit tests, then every notebook at smoke size
 	rm -rf runs/smoke
 	$(QUIET) TUTORIAL_TIER=smoke TUTORIAL_RUNS="$(CURDIR)/runs/smoke" \
 		$(PY) -m pytest --nbval-lax --nbval-cell-timeout=290 notebooks
+
+bridged: setup  ## every notebook at smoke size on kernels of other Pythons, which pass the cells on
+	@set -e; for version in $(PYTHONS); do \
+		$(PY) tools/other_kernel.py $$version; \
+		rm -rf runs/bridged; \
+		$(QUIET) TUTORIAL_TIER=smoke TUTORIAL_RUNS="$(CURDIR)/runs/bridged" \
+			JUPYTER_PATH="$(CURDIR)/runs/kernels/$$version/share/jupyter" \
+			$(PY) -m pytest --nbval-lax --nbval-cell-timeout=290 \
+			--nbval-kernel-name "python-$$version" $(NOTEBOOKS); \
+	done
 
 style: setup  ## check format and lint, change nothing
 	$(PY) -m ruff format --check .

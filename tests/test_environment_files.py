@@ -19,7 +19,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ("help", "setup", "lab", "tutorial", "test", "style", "notebooks", "lock", "results")
+VERBS = (
+    *("help", "setup", "lab", "tutorial", "test", "bridged"),
+    *("style", "notebooks", "lock", "results"),
+)
 DENIED = (
     *("dvc", "dvc-data", "scmrepo", "celery", "hydra-core", "pygit2", "sentence-transformers"),
     *("triton", "cuda-toolkit", "cuda-bindings"),
