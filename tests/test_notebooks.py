@@ -7,6 +7,8 @@ the reader first. How: the stored files are read, not run; nbval runs them.
 import ast
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers import notebooks
+from helpers import environment, notebooks
 from helpers.errors import CellFailed, UserError
 
 LONGEST_CELL = 14  # lines, as `ruff format` leaves them
@@ -157,7 +159,30 @@ def test_code_cells_are_short_and_plain_python(file: Path) -> None:
 @notebook_files
 @every_lesson
 def test_it_begins_with_versions_and_machine(file: Path) -> None:
-    assert "print(environment.banner())" in code_cells(file)[0].source
+    kernel, versions = code_cells(file)[:2]
+    assert "import any_kernel" in kernel.source
+    assert "print(environment.banner())" in versions.source
+
+
+def test_every_notebook_has_the_cell_for_other_kernels() -> None:
+    """Run `python tools/first_cell.py` where this fails."""
+    tool = environment.REPOSITORY / "tools" / "first_cell.py"
+    done = subprocess.run([sys.executable, tool, "--check"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "Every notebook has the cell.")
+
+
+def test_a_missing_or_different_first_cell_is_written_anew() -> None:
+    import first_cell
+
+    title, contents = new_markdown_cell("# T"), new_markdown_cell("C")
+    notebook = new_notebook(cells=[title, contents, new_code_cell("1", id="09-02")])
+    assert first_cell.place(notebook, first_cell.source(""))
+    assert [cell.source for cell in notebook.cells[2:]] == [first_cell.LINE, "1"]
+    assert notebook.cells[2].id == "09-kernel"
+    assert not first_cell.place(notebook, first_cell.source(""))
+    assert first_cell.place(notebook, first_cell.source("https://example.org/t"))
+    assert "https://example.org/t/raw/HEAD/notebooks/any_kernel.py" in notebook.cells[2].source
+    assert len(notebook.cells) == 4
 
 
 @notebook_files
