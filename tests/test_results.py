@@ -283,11 +283,12 @@ def test_the_readme_says_the_end_of_life_early() -> None:
         assert fact in opening, fact
 
 
-def test_the_roof_shows_two_shapes_of_the_many_that_were_timed() -> None:
+def test_the_roof_shows_two_shapes_and_the_fastest_engine_of_each_model() -> None:
     row = {"model": "m", "engine": "e", "operations": 2.87, "needed": 0.41, "median_ms": 3.5}
     row |= {"least_ms": 0.6, "of_all": 1.16, "of_needed": 0.17}
     shapes = [(1, 128), (16, 128), (64, 128), (1, 384)]
     rows = [row | {"batch_size": b, "sequence_length": t} for b, t in shapes]
+    rows.append(rows[0] | {"engine": "slow", "median_ms": 9.0})
     peaks = {"fp32": 200.0, "int8": 700.0, "memory": 30.0, "threads": 2}
     lines = result_tables.roof_table({"roofline": {"peaks": peaks, "rows": rows}}).splitlines()
     assert "200 (fp32) and 700 (int8)" in lines[0]
@@ -301,3 +302,9 @@ def test_a_profile_is_one_column_a_model_and_adds_up() -> None:
     lines = result_tables.profile_table(found).splitlines()
     assert lines[0] == "| ms a call | dense, a | sparse, b |"
     assert lines[2:] == ["| x | 3.00 | 0.50 |", "| y | 1.25 | 1.00 |", "| together | 4.25 | 1.50 |"]
+
+
+def test_a_reason_cannot_break_a_table() -> None:
+    assert result_tables.reason("DeepSparse died: exit code 1 | Free memory: 9G\nmore") == (
+        "DeepSparse died: exit code 1"
+    )
