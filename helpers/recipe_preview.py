@@ -51,6 +51,10 @@ _WORDS = {
         "adds the distance to a teacher's answers to the loss",
         "A teacher's doubts say more about an example than its bare label.",
     ),
+    "PerLayerDistillationModifier": (
+        "adds the distance to a teacher's hidden states to the loss",
+        "Layer by layer, so that each has something to go by; no labels are needed.",
+    ),
     "LayerPruningModifier": (
         "drops whole layers",
         "A layer that is gone costs nothing on any engine.",

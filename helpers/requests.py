@@ -42,6 +42,7 @@ KINDS = {
     "TokenClassification": "a tag for every word",
     "QuestionAnswering": "questions about a context",
     "MaskedLanguageModel": "hidden words",
+    "Upstream": "how a dense model sees text",
 }
 
 

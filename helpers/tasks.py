@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, DataCollator, PreTrainedTokenizerBase
 
 SAMPLING_SEED = 13
+PART = 1000
 SHORTEST = 4  # special tokens of a pair, and one of a word
 
 
@@ -67,9 +68,10 @@ class Task:
         facts = (type(self).__name__, self.labels, self.max_seq_length)
         digest = hashlib.sha256(repr(facts).encode())
         for split in (self.train, self.validation):
-            columns = [split[name] for name in sorted(split.column_names)]
-            for row in zip(*columns, strict=True):
-                digest.update(repr(row).encode())
+            # A part at a time: all of it may be larger than memory.
+            for part in split.iter(PART):
+                for row in zip(*(part[name] for name in sorted(part)), strict=True):
+                    digest.update(repr(row).encode())
         return digest.hexdigest()
 
     @property

@@ -29,6 +29,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.notebook import NotebookProgressCallback
 
 from helpers import compat, environment, models, processes
+from helpers.compat_distillation import keep_optimizer_groups
 from helpers.compat_pruners import gradient_batches
 from helpers.dropout import quicken_dropout
 from helpers.resuming import ResumableTrainer
@@ -37,6 +38,7 @@ from helpers.tasks import Task, check_length
 
 compat.quiet_sparseml()
 compat.round_rows_looked_up()
+keep_optimizer_groups()
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,17 @@ import torch
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from transformers import set_seed
 
-from helpers import compat, environment, models, processes, resuming, sparsity, stops, structure
+from helpers import (
+    compat,
+    environment,
+    models,
+    processes,
+    resuming,
+    sparsity,
+    starts,
+    stops,
+    structure,
+)
 from helpers.requests import (
     check_answers,
     check_request,
@@ -121,8 +131,9 @@ def train_into(
     """Train, check, and save into `folder`; return the content of `run.json`."""
     set_seed(args.seed)
     tokenizer = models.load_tokenizer(models.tokenizer_source(start))
-    network = build(start, task)
+    network = starts.build(start, task)
     promised = promises(recipe, network)
+    starts.check_zeros(recipe, network)
     before = sparsity.sparse_parameters(network)
     trainer = make_trainer(folder, task, network, tokenizer, recipe, teacher, args, bf16)
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else False)
@@ -136,7 +147,8 @@ def train_into(
     check_quantized(recipe, len(quantized))
     processes.check_same_everywhere(network)
     if processes.is_main():
-        save(folder, network, tokenizer, recipe, start, bool(len(quantized)))
+        previous = starts.previous_recipe(start, task)
+        save(folder, network, tokenizer, recipe, previous, bool(len(quantized)))
         check_reload(folder, network, first_rows(trainer))
     return {
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -201,28 +213,18 @@ def evaluation_folder(output_dir: Path | str) -> Path:
     return folder / "evaluation" if (folder / "run.json").is_file() else folder
 
 
-def build(start: str | Path | Checkpoint, task: Task) -> torch.nn.Module:
-    """Return the network to train: a checkpoint's own, or an encoder with a new head."""
-    if not isinstance(start, Checkpoint):
-        return models.new_model(start, task)
-    mend = "Start from a checkpoint of this task, or from a plain model."
-    check_answers(start, task, mend)
-    return models.load_model(start)
-
-
 def save(
     folder: Path,
     network: torch.nn.Module,
     tokenizer: "PreTrainedTokenizerBase",
     recipe: "Recipe | None",
-    start: str | Path | Checkpoint,
+    previous: Path | None,
     quantized: bool,
 ) -> None:
     """Write weights, config, tokenizer and the recipes of all stages so far."""
     dropped = bool(recipe and recipe.dropped_layers)
     models.save_model(network, folder, quantized=quantized or dropped)
     tokenizer.save_pretrained(folder)
-    previous = start.recipe_file if isinstance(start, Checkpoint) else None
     if recipe:
         structure.write_recipe(previous, recipe.text, folder / "recipe.yaml")
     elif previous:

@@ -26,6 +26,8 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 import helpers
 from helpers import compat, recipe_text, recipes
+from helpers.compat_distillation import keep_optimizer_groups
+from helpers.encoder import Encoder
 from helpers.errors import UserError
 from helpers.recipes import already_sparse, check_against, load_recipe, with_distillation
 
@@ -41,7 +43,7 @@ LAYERS, MATRICES = 6, 36
 NAMES = recipe_text.names()
 # Those of the integration have twelve layers, and a file of their own: test_recipes_integration.
 MINILM = [name for name in NAMES if name.startswith("minilm")]
-PRUNING = [name for name in MINILM if "layers_quant" not in name]
+PRUNING = [name for name in MINILM if not re.search("layers_quant|transfer", name)]
 INT8 = [name for name in MINILM if "quant" in name]
 DRAWN = [*MINILM, "bert-base-12layers_prune80", "bert-base-6layers_prune_quant90"]
 # Those that drop no layer.
@@ -79,6 +81,19 @@ def new_model(seed: int = 0) -> BertForSequenceClassification:
     torch.manual_seed(seed)
     model = BertForSequenceClassification(BertConfig(**SIZES, num_labels=3))
     return compat.make_attention_quantizable(model)
+
+
+def new_encoder(seed: int = 0) -> Encoder:
+    """Return the same without a head: what is pruned upstream, and who teaches it."""
+    torch.manual_seed(seed)
+    return compat.make_attention_quantizable(Encoder(BertConfig(**SIZES)))
+
+
+def random_labels(model: "nn.Module") -> torch.Tensor:
+    """Return labels for `random_batch`: classes, or for an encoder what it is to answer."""
+    if isinstance(model, Encoder):
+        return torch.randn(4, SIZES["hidden_size"])
+    return torch.randint(0, 3, (4,))
 
 
 def random_batch() -> OrderedDict[str, torch.Tensor]:
@@ -120,7 +135,7 @@ def drive(
     stepper = manager.modify(model, optimizer, steps_per_epoch=STEPS)
     for step in range(round(recipe.num_epochs * STEPS)):
         batch = random_batch()
-        outputs = model(**batch, labels=torch.randint(0, 3, (4,)))
+        outputs = model(**batch, labels=random_labels(model))
         loss = manager.loss_update(
             outputs.loss, model, optimizer, step / STEPS, STEPS,
             student_outputs=outputs, student_inputs=batch,
@@ -148,16 +163,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def driven() -> dict[str, SimpleNamespace]:
     """Return every recipe driven to its end: recipe, model, what matched, and the steps."""
     runs = {}
+    keep_optimizer_groups()
     for name in MINILM:
-        recipe, model = load_recipe(name, **FEW_GRADIENTS.get(name, {})), new_model()
+        new = new_encoder if "upstream" in name else new_model
+        recipe, model = load_recipe(name, **FEW_GRADIENTS.get(name, {})), new()
         matched = check_against(recipe, model)
-        teacher = new_model(seed=1) if recipe.declares_distillation else None
+        teacher = new(seed=1) if recipe.declares_distillation else None
         steps = drive(recipe, model, teacher)
         left = {
             pattern: [parameter for parameter in parameters if parameter in weights(model)]
             for pattern, parameters in matched.items()
         }
-        layers = sum(isinstance(layer, BertLayer) for layer in model.bert.encoder.layer)
+        layers = sum(isinstance(layer, BertLayer) for layer in model.modules())
         runs[name] = SimpleNamespace(
             recipe=recipe, model=model, matched=left, steps=steps, layers=layers
         )
@@ -208,7 +225,8 @@ def test_pruning_reaches_exactly_what_is_promised(driven: dict, name: str) -> No
             assert near or not target.per_matrix, parameter
     assert len(shares) == 6 * run.layers
     assert run.steps.sparsity.iloc[-1] == pytest.approx(target.final_sparsity, abs=0.005)
-    assert (found["classifier.weight"] == 0).sum() == 0
+    others = set(found) & {"classifier.weight", "pooler.dense.weight", "bert.pooler.dense.weight"}
+    assert others and all((found[name] == 0).sum() == 0 for name in others)
 
 
 def test_global_pruning_shares_the_zeros_out(driven: dict) -> None:
@@ -365,7 +383,7 @@ def test_declared_distillation_changes_the_loss(driven: dict) -> None:
     assert other.loss[0] > 1e-6
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", [name for name in WHOLE if "upstream" not in name])
 def test_patterns_fit_other_heads_and_prefixes(name: str) -> None:
     recipe = load_recipe(name)
     roberta = RobertaForSequenceClassification(RobertaConfig(**SIZES))
@@ -373,6 +391,19 @@ def test_patterns_fit_other_heads_and_prefixes(name: str) -> None:
         matched = check_against(recipe, model)
         assert sum(map(len, matched.values())) == MATRICES
         assert len({p for names in matched.values() for p in names}) == MATRICES
+
+
+def test_hidden_states_that_are_not_there_are_named() -> None:
+    with pytest.raises(UserError, match=r"no module embeddings.LayerNorm to compare.*bert.encoder"):
+        check_against(load_recipe("minilm-6layers_upstream80"), new_model())
+
+
+def test_projected_hidden_states_are_refused(tmp_path: Path) -> None:
+    text = load_recipe("minilm-6layers_upstream80").text.replace(
+        "project_features: false", "project_features: true"
+    )
+    with pytest.raises(UserError, match="project_features is true.*Set it to false"):
+        check_against(load_recipe(write(tmp_path, text)), new_encoder())
 
 
 # Loading and overriding

@@ -3,10 +3,14 @@
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helpers import tiers
 from helpers.errors import UserError
 from helpers.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    from sparseml.transformers.sparsification.training_args import TrainingArguments
 
 FORMAT_HELP = (
     "form of an int8 model: 'deepsparse', 'qdq' (OpenVINO and ONNX Runtime run it in int8), 'both'"
@@ -45,6 +49,10 @@ class DataArguments:
     def load(self) -> Task:
         """Return the task these flags name, whole unless `max_*_samples` say otherwise."""
         raise NotImplementedError
+
+    def load_for(self, model: ModelArguments, args: "TrainingArguments") -> Task:
+        """Return the task; most kinds depend neither on the model nor on its training."""
+        return self.load()
 
     def title(self, embedded: str) -> str:
         """Return the data's name: as given, else its file's, else that of the embedded set."""

@@ -14,7 +14,7 @@ from helpers.commands.arguments import (
     TextArguments,
     flag,
 )
-from helpers.commands.running import NO_MASKED_EXPORT
+from helpers.commands.running import refuse_export
 from helpers.errors import UserError
 from helpers.stops import Checkpoint, refuse_occupied
 
@@ -80,13 +80,12 @@ def data_arguments(kind: str | None) -> type[DataArguments]:
     """Return the flags that name data for a kind of task.
 
     Raises:
-        UserError: for a model that guesses hidden words.
+        UserError: for an encoder that is a start for other tasks.
     """
     from helpers.commands.run_ner import TokenArguments
     from helpers.commands.run_qa import QuestionArguments
 
-    if kind == "MaskedLanguageModel":
-        raise UserError(NO_MASKED_EXPORT)
+    refuse_export({"MaskedLanguageModel": "run_mlm", "Upstream": "sparsify_upstream"}.get(kind))
     kinds = {"QuestionAnswering": QuestionArguments, "TokenClassification": TokenArguments}
     return kinds.get(kind, TextArguments)
 

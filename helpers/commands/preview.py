@@ -89,8 +89,9 @@ def open_model(name: str, head: str) -> "nn.Module":
 
     if (Path(name) / "run.json").is_file():
         return models.load_model(Checkpoint.load(name))
-    if head not in models.HEADS:
-        raise UserError(f"--head {head} is unknown. Expected one of {', '.join(models.HEADS)}.")
+    heads = (*models.HEADS, models.NO_HEAD)
+    if head not in heads:
+        raise UserError(f"--head {head} is unknown. Expected one of {', '.join(heads)}.")
     return models.new_model(name, Headed(head))
 
 

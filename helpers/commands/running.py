@@ -31,14 +31,22 @@ LEAST = {
     "dataloader_num_workers": 0,
 }
 MOST_SEED = 2**32 - 1
-NO_MASKED_EXPORT = (
-    "run_mlm exports nothing: what guesses words is a start for other tasks. "
-    "Fine-tune it with run_glue, run_qa or run_ner, and export that."
-)
+# What they train is a start for other tasks.
+NO_EXPORT = {
+    "run_mlm": "what guesses words is a start for other tasks",
+    "sparsify_upstream": "a sparse encoder is a start for other tasks",
+}
 
 
-def run(command: str, data_type: type[DataArguments], argv: list[str]) -> int:
-    """Train, evaluate and export as the flags say; print metrics, and one JSON line if asked."""
+def run(command: str, data_type: type[DataArguments], argv: list[str], **defaults: Any) -> int:
+    """Train, evaluate and export as the flags say; print metrics, and one JSON line if asked.
+
+    Args:
+        command: its name.
+        data_type: the flags that name the data.
+        argv: what was typed.
+        **defaults: of single flags, where this command has others than its sisters.
+    """
     use_cache(argv)
     from sparseml.transformers.sparsification.training_args import TrainingArguments
 
@@ -46,7 +54,9 @@ def run(command: str, data_type: type[DataArguments], argv: list[str]) -> int:
     from helpers.training import DEFAULTS
 
     types = (ModelArguments, data_type, TrainingArguments, JsonArgument)
-    model, data, args, output = parse(command, types, without_fp16(argv), **DEFAULTS)
+    model, data, args, output = parse(
+        command, types, without_fp16(argv), **{**DEFAULTS, **defaults}
+    )
     check_flags(args)
     with processes.together():
         return work(command, model, data, args, output, argv)
@@ -73,7 +83,7 @@ def work(
         print(f"Nothing is trained, so {recipe.name} is not used.")
     # What is read from the hub or made from docstrings is kept; the others find it there.
     with args.main_process_first():
-        task = data.load()
+        task = data.load_for(model, args)
     done = train(task, model, args, recipe) if trains else evaluate(task, model, args)
     place = done.folder if trains else training.evaluation_folder(args.output_dir)
     report = {"output_dir": str(place), "metrics": done.metrics}
@@ -147,8 +157,17 @@ def check_export(command: str, model: ModelArguments) -> None:
     from helpers.export import check_form
 
     check_form(model.onnx_export_format)
-    if command == "run_mlm" and model.onnx_export_path:
-        raise UserError(NO_MASKED_EXPORT)
+    if model.onnx_export_path:
+        refuse_export(command)
+
+
+def refuse_export(command: str | None) -> None:
+    """Refuse to export what a command trains, where that is a start for other tasks."""
+    if command in NO_EXPORT:
+        raise UserError(
+            f"{command} exports nothing: {NO_EXPORT[command]}. "
+            "Fine-tune it with run_glue, run_qa or run_ner, and export that."
+        )
 
 
 def check_flags(args: "TrainingArguments") -> None:

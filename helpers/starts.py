@@ -1,0 +1,106 @@
+"""What a run may start from: its own kind of checkpoint, or an encoder that was made for any task.
+
+Zeros are what a sparse start is taken for. A recipe that would lose them, or that counts on zeros
+which are not there, is refused before the first step; SparseML trains on without a word.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers import models, sparsity
+from helpers.errors import UserError
+from helpers.requests import check_answers
+from helpers.stops import Checkpoint
+from helpers.tasks import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from helpers.recipes import Recipe
+
+#: Kinds of tasks whose models are a start for others: the encoder is kept, the head is new.
+ENCODERS = ("MaskedLanguageModel", "Upstream")
+
+
+def gives_encoder(start: str | Path | Checkpoint, task: Task) -> bool:
+    """Tell whether a start is a checkpoint of which only the encoder is taken."""
+    if not isinstance(start, Checkpoint):
+        return False
+    kind = start.run.get("kind")
+    return kind in ENCODERS and kind != type(task).__name__
+
+
+def build(start: str | Path | Checkpoint, task: Task) -> "nn.Module":
+    """Return the network to train: a checkpoint's own, or an encoder with a new head.
+
+    Raises:
+        UserError: if it answers another question than the task asks.
+    """
+    if not isinstance(start, Checkpoint):
+        return models.new_model(start, task)
+    if gives_encoder(start, task):
+        return models.new_model(start.folder, task)
+    check_answers(start, task, "Start from a checkpoint of this task, or from a plain model.")
+    return models.load_model(start)
+
+
+def previous_recipe(start: str | Path | Checkpoint, task: Task) -> Path | None:
+    """Return the recipe that the new run's stands on; one of another kind of task ends here."""
+    if not isinstance(start, Checkpoint) or gives_encoder(start, task):
+        return None
+    return start.recipe_file
+
+
+def check_zeros(recipe: "Recipe | None", network: "nn.Module") -> None:
+    """Hold a recipe to the zeros the network starts with.
+
+    Raises:
+        UserError: it would prune a sparse model again, or let its zeros go; or it is made for a
+            sparse start (`start_sparsity`), and this one is dense.
+    """
+    if recipe is None:
+        refuse_plain(network)
+        return
+    from helpers.recipe_findings import sparse_findings
+
+    if lost := sparse_findings(recipe, network):
+        raise UserError(f"{recipe.name}: {lost[0]}")
+    check_start_sparsity(recipe, network)
+
+
+def refuse_plain(network: "nn.Module") -> None:
+    """Refuse to train a sparse model without anything that holds its zeros.
+
+    Raises:
+        UserError: naming the first matrix.
+    """
+    for name, share in sparsity.sparse_parameters(network).items():
+        raise UserError(
+            f"The start is sparse ({share:.0%} zeros in {name}) and a plain fine-tune would fill "
+            "its zeros in. Pass --recipe minilm-6layers_transfer, which holds them."
+        )
+
+
+def check_start_sparsity(recipe: "Recipe", network: "nn.Module") -> None:
+    """Hold the start to the zeros a recipe expects, in each matrix that it keeps.
+
+    Raises:
+        UserError: naming the matrix with the fewest.
+    """
+    expected = recipe.variables.get("start_sparsity")
+    if expected is None:
+        return
+    from helpers.recipes import check_against
+
+    matched = check_against(recipe, network)
+    kept = [m for m in recipe.modifiers if m.name == "ConstantPruningModifier"]
+    names = [name for m in kept for pattern in m.patterns() for name in matched[pattern]]
+    found = sparsity.parameter_sparsity(network, names)
+    worst = min(found, key=found.__getitem__)
+    if found[worst] >= float(expected) - sparsity.TOLERANCE:
+        return
+    raise UserError(
+        f"{recipe.name} expects a sparse start (start_sparsity {expected}), but {worst} has "
+        f"{found[worst]:.1%} zeros: nothing would be held, and the result be as dense. Start from "
+        "what sparsify_upstream or a pruning recipe wrote, or take minilm-6layers_quant."
+    )

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# The runs behind the README's table of sparse transfer: a sparse encoder once, then one task after the other.
+#
+# Why a script: it is the command that the stored figures name. It needs TUTORIAL_DATA_DIR, a folder with
+# wikitext2/valid.tokens.txt, sst2/train.tsv and so on, and takes minutes to hours. What is finished is not run
+# again; a run that was killed goes on from its last checkpoint.
+#
+# TUTORIAL_DATA_DIR=... bash tools/sparse_transfer.sh upstream80|upstream90|upstream80_block4
+# TUTORIAL_DATA_DIR=... bash tools/sparse_transfer.sh sst2|mrpc|stsb|ag_news|conll2003|squad [80|90|80_block4]
+set -euo pipefail
+cd "${BASH_SOURCE[0]%/*}/.."
+
+WHAT=${1:?upstream80, upstream90, upstream80_block4 or a task}
+LEVEL=${2:-80}
+DATA=${TUTORIAL_DATA_DIR:?a folder of well-known data sets}
+RUNS=${TUTORIAL_RUNS:-runs}
+RESUMABLE=(--save_strategy steps --save_steps 250 --save_total_limit 1)
+
+helpers() {
+    .venv/bin/python -m helpers "$@"
+}
+
+# SQuAD's own validation contexts are left out: questions about them are what the transfer is measured on.
+upstream() {
+    local wiki=$DATA/wikitext2 shifts=$DATA/squadshifts start=minilm variables=num_epochs=4
+    # 90 % goes on from 80 %: the zeros that are there stay, so half of the epochs do.
+    if [ "$1" = upstream90 ]; then
+        start=$RUNS/upstream/upstream80 variables=num_epochs=2,init_sparsity=0.8
+    fi
+    helpers sparsify_upstream --dataset_name wiki-and-squad --model_name_or_path "$start" \
+        --train_file "$wiki/valid.tokens.txt,$wiki/wiki.test.raw.txt,$DATA/squad/train-part-v1.1.json,$shifts/new_wiki_v1.0.json,$shifts/amazon_reviews_v1.0.json" \
+        --validation_split_percentage 2 --max_seq_length 128 --recipe "minilm-6layers_$1" \
+        --recipe_args "$variables" "${RESUMABLE[@]}" --output_dir "$RUNS/upstream/$1"
+}
+
+# TASK: data flags, length, batch, the dense model's learning rate and epochs, those of the transfer.
+settings() {
+    TEACHER=yes
+    case $1 in
+    sst2) COMMAND=run_glue LENGTH=128 BATCH=32 RATE=1e-4 DENSE=3 TRANSFER=2 QUANT=1 ;;
+    mrpc) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=5 TRANSFER=5 QUANT=2 ;;
+    # A score has no softened answer that could be taught (helpers/requests.py).
+    stsb) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=4 TRANSFER=4 QUANT=2 TEACHER=no ;;
+    ag_news) COMMAND=run_glue LENGTH=128 BATCH=32 RATE=1e-4 DENSE=2 TRANSFER=2 QUANT=1 ;;
+    conll2003) COMMAND=run_ner LENGTH=128 BATCH=16 RATE=1e-4 DENSE=3 TRANSFER=3 QUANT=1 ;;
+    squad) COMMAND=run_qa LENGTH=384 BATCH=16 RATE=1e-4 DENSE=2 TRANSFER=2 QUANT=1 ;;
+    *) echo "No task '$1'. Expected sst2, mrpc, stsb, ag_news, conll2003 or squad." >&2 && exit 2 ;;
+    esac
+    DATA_FLAGS=(--dataset_name "$1")
+    if [ "$1" = conll2003 ]; then
+        DATA_FLAGS+=(--train_file "$DATA/conll2003/train.txt" --validation_file "$DATA/conll2003/valid.txt")
+    elif [ "$1" = squad ]; then
+        DATA_FLAGS+=(--train_file "$DATA/squad/train-part-v1.1.json,$DATA/squadshifts/new_wiki_v1.0.json,$DATA/squadshifts/amazon_reviews_v1.0.json"
+            --validation_file "$DATA/squad/dev-v1.1.json" --doc_stride 128)
+    fi
+}
+
+train() {  # STOP START FLAGS...
+    local place=$RUNS/$WHAT/transfer stop=$1 start=$2
+    shift 2
+    helpers "$COMMAND" "${DATA_FLAGS[@]}" --model_name_or_path "$start" --max_seq_length "$LENGTH" \
+        --per_device_train_batch_size "$BATCH" --learning_rate "$RATE" "${RESUMABLE[@]}" \
+        --output_dir "$place/$stop" "$@"
+}
+
+transfer() {
+    local place=$RUNS/$WHAT/transfer taught=()
+    train dense minilm --num_train_epochs "$DENSE"
+    [ "$TEACHER" = no ] || taught=(--distill_teacher "$place/dense" --distill_hardness 0.5)
+    train "transfer$LEVEL" "$RUNS/upstream/upstream$LEVEL" --recipe minilm-6layers_transfer \
+        --recipe_args "num_epochs=$TRANSFER" "${taught[@]}"
+    train "transfer${LEVEL}_quant" "$place/transfer$LEVEL" --recipe minilm-6layers_quant \
+        --recipe_args "num_epochs=$QUANT,init_lr=1e-4" "${taught[@]}"
+}
+
+case $WHAT in
+upstream*) upstream "$WHAT" ;;
+*) settings "$WHAT" && transfer ;;
+esac
