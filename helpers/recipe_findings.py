@@ -154,13 +154,12 @@ def sparse_findings(recipe: "Recipe", model: "nn.Module") -> list[str]:
     for modifier in (m for m in recipe.modifiers if "Pruning" in m.name):
         names = {n for p in modifier.patterns() for n in matched(recipe, modifier, p, model)}
         held |= names
-        both = [name for name in sparse if name in names]
-        # With `init_sparsity: __FROM_PARAM__` it goes on from the zeros that are there.
-        if both and modifier.prunes and not isinstance(modifier.params.get("init_sparsity"), str):
+        both = [name for name in sparse if name in names and sparse[name] > kept_by(modifier)]
+        if both and modifier.prunes:
             found.append(
                 f"{modifier.name} starts its mask anew on {len(both)} matrices that are sparse "
                 f"already (first: {both[0]}, {sparse[both[0]]:.0%} zeros). To keep those zeros "
-                "take a ConstantPruningModifier."
+                "take a ConstantPruningModifier; to add to them, an init_sparsity as high."
             )
     gone = tuple(f"{layer}." for layer in recipe.dropped_layers)
     free = [name for name in sparse if name not in held and not (gone and name.startswith(gone))]
@@ -170,6 +169,13 @@ def sparse_findings(recipe: "Recipe", model: "nn.Module") -> list[str]:
             "Add a ConstantPruningModifier for them."
         )
     return found
+
+
+def kept_by(modifier: "RecipeModifier") -> float:
+    """Return how many zeros (0 to 1) a pruner may find in a matrix and still go on from them."""
+    start = modifier.params.get("init_sparsity")
+    # `__FROM_PARAM__` stands for whatever is there.
+    return 1.0 if isinstance(start, str) else float(start or 0.0) + sparsity.TOLERANCE
 
 
 def int8_modules(recipe: "Recipe", model: "nn.Module") -> tuple["pd.DataFrame", list[str]]:

@@ -153,6 +153,26 @@ def check_request(
         raise UserError("A teacher needs a recipe to be used in. Give --recipe as well.")
     check_answers(teacher, task, "Give a teacher that was fine-tuned on this task.")
     check_vocabulary(teacher, model)
+    if task.head == models.NO_HEAD:
+        check_width(teacher, model)
+
+
+def check_width(teacher: Checkpoint, student: str | Path | Checkpoint) -> None:
+    """Refuse a teacher whose states cannot be compared with the student's, number by number.
+
+    Raises:
+        UserError: if one is wider than the other.
+    """
+    from transformers import AutoConfig
+
+    sources = (str(teacher.folder), models.tokenizer_source(student))
+    widths = [AutoConfig.from_pretrained(source).hidden_size for source in sources]
+    if widths[0] == widths[1]:
+        return
+    raise UserError(
+        f"{teacher.name} is {widths[0]} wide, the model it is to teach {widths[1]}, so there is "
+        "nothing to compare. Give a teacher as wide, or leave it away: then it is the start itself."
+    )
 
 
 def check_vocabulary(teacher: Checkpoint, student: str | Path | Checkpoint) -> None:

@@ -135,13 +135,6 @@ def test_shared_promises_and_blocks_are_counted(tiny_model: Path, tiny_task: Tas
         check_pruned({blocks: names}, network)
 
 
-def test_zeros_that_come_back_to_life_are_noticed(
-    pruned: Checkpoint, tiny_task: Task, tmp_path: Path
-) -> None:
-    with pytest.raises(ProofError, match="zeros kept"):
-        helpers.fine_tune(tiny_task, pruned, tmp_path / "out", **QUICK)
-
-
 def test_training_on_top_of_int8_is_refused(
     sparse_int8: Checkpoint, tiny_task: Task, tmp_path: Path
 ) -> None:
