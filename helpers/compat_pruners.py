@@ -1,9 +1,11 @@
-"""Workaround for SparseML's pruners that ask for gradients of their own: symptom, cause, fix.
+"""Workarounds for SparseML's pruners: symptom, cause, fix.
 
 Magnitude and movement pruning see the gradients of training. The Optimal BERT Surgeon takes a
 sample before every mask, from a second loader over the training data.
 """
 
+import functools
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -48,3 +50,44 @@ def gradient_batches(trainer: "Trainer", options: dict[str, Any] | None = None) 
         for batch in loader:
             inputs = {name: column for name, column in batch.items() if name in known}
             yield [], trainer._prepare_inputs(inputs), None
+
+
+def select_instead_of_sorting() -> None:
+    """Find the threshold of a mask by selection; on a CPU it is ten times faster than sorting.
+
+    Symptom: a new mask for MiniLM's 36 matrices takes over a second, four to five steps. Cause:
+    SparseML sorts each matrix to read one value, unless it is told that memory is short. The value
+    is the same.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("MEMORY_BOUNDED", "true")
+
+
+def keep_constant_masks() -> None:
+    """Let ConstantPruningModifier make its masks when it starts, and not at every step.
+
+    Symptom: holding zeros that never change costs a fifth of a step. Cause: the modifier reads its
+    masks off the weights anew after every step, and compares them with the old ones. They can
+    only be the same, as masked weights are zero.
+    """
+    from sparseml.pytorch.sparsification.pruning import ConstantPruningModifier as Modifier
+
+    make_masks = Modifier.check_mask_update
+    if hasattr(make_masks, "__wrapped__"):
+        return
+
+    @functools.wraps(make_masks)
+    def make_once(
+        modifier: Modifier,
+        module: "torch.nn.Module",
+        epoch: float,
+        steps_per_epoch: int,
+        **options: Any,
+    ) -> None:
+        starts = modifier.start_pending(epoch, steps_per_epoch)
+        if starts or modifier.end_pending(epoch, steps_per_epoch):
+            make_masks(modifier, module, epoch, steps_per_epoch, **options)
+
+    Modifier.check_mask_update = make_once

@@ -106,6 +106,31 @@ def softened(answer: float | None, logits: list[float], temperature: float) -> s
     return verdict(answer, truth, nearly=0.1, why_wrong=slip)
 
 
+def tasks_until_cheaper(
+    answer: float | None,
+    upstream: Checkpoint,
+    dense: Checkpoint,
+    pruned: Checkpoint,
+    transfer: Checkpoint,
+) -> str:
+    """07: from how many tasks on does sparse transfer train less than pruning each from scratch?"""
+    if hint := not_a_number(answer):
+        return hint
+    once, saved = upstream.run["minutes"], dense.run["minutes"] + pruned.run["minutes"]
+    saved -= transfer.run["minutes"]
+    if saved <= 0:
+        return "Never, in this run: a transfer took as long as pruning did. Measure again alone."
+    truth = math.floor(once / saved) + 1
+    if answer == truth:
+        return f"Right: {truth}. {once:.1f} minutes once, {saved:.1f} saved by each task."
+    if abs(answer - once / saved) < 1:
+        return f"Nearly: {once / saved:.2f} tasks would break even. It has to be ahead, and whole."
+    return (
+        f"Not yet: {answer:g} is off. Divide the upstream minutes by what one task saves: dense "
+        "and pruning together, less the transfer."
+    )
+
+
 def bits_per_weight(answer: float | None, model: OnnxModel, zipped_bytes: int) -> str:
     """05: how many bits does one stored value take, on average, in the zipped file?"""
     if hint := not_a_number(answer):

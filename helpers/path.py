@@ -15,6 +15,7 @@ from helpers.errors import UserError
 from helpers.requests import identity
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
+from helpers.upstream import Upstream, dense_model, load_upstream
 
 if TYPE_CHECKING:
     from helpers.benchmark import Measurement
@@ -60,6 +61,14 @@ STEPS = {
         teacher="dense",
         epochs="blocks_epochs",
     ),
+    "transfer80": Step(
+        "upstream80", "07_sparse_transfer", "minilm-6layers_transfer", epochs="transfer_epochs"
+    ),
+}
+# What is pruned before any task, by which recipe.
+UPSTREAM = {
+    "upstream80": Step("minilm", "07_sparse_transfer", "minilm-6layers_upstream80"),
+    "upstream90": Step("upstream80", "07_sparse_transfer", "minilm-6layers_upstream90"),
 }
 
 BENCHMARKED = ("dense", "prune80", "prune80_quant_distill", "prune90_quant_distill")
@@ -142,12 +151,46 @@ def make(stop: str, task: Task) -> Checkpoint:
     step = STEPS[stop]
     return fine_tune(
         task,
-        checkpoint(step.start, task) if step.start in STEPS else step.start,
+        starting_point(step.start, task),
         folder(task, stop),
         recipe=load_recipe(step.recipe, num_epochs=epochs(step)) if step.recipe else None,
         distill_teacher=checkpoint(step.teacher, task) if step.teacher else None,
         distill_hardness=step.hardness,
         **settings(stop),
+    )
+
+
+def starting_point(name: str, task: Task) -> str | Checkpoint:
+    """Return what a stop is trained from: another stop, a sparse encoder, or the plain model."""
+    if name in UPSTREAM:
+        return upstream(name)
+    return checkpoint(name, task) if name in STEPS else name
+
+
+def upstream(name: str = "upstream80", texts: Upstream | None = None) -> Checkpoint:
+    """Open or make the encoder that is sparse before it has a task.
+
+    Args:
+        name: one of `UPSTREAM`.
+        texts: what it is pruned on; the embedded ones, at the current size, if None.
+    """
+    from helpers.recipes import load_recipe
+    from helpers.training import fine_tune
+
+    texts, step = texts or load_upstream("docs-library"), UPSTREAM[name]
+    start, variables = texts.dense, {"num_epochs": tiers.upstream().epochs}
+    if step.start in UPSTREAM:
+        start = upstream(step.start, texts)
+        # It goes on from the zeros that are there, in half of the time.
+        reached = load_recipe(UPSTREAM[step.start].recipe).variables["final_sparsity"]
+        variables = {"num_epochs": variables["num_epochs"] / 2, "init_sparsity": reached}
+    return fine_tune(
+        texts,
+        start,
+        runs_folder() / "upstream" / tiers.current().name / name,
+        recipe=load_recipe(step.recipe, **variables),
+        distill_teacher=dense_model(texts),
+        per_device_train_batch_size=tiers.current().batch_size,
     )
 
 

@@ -116,30 +116,50 @@ def roof_table(found: dict[str, Any]) -> str:
 
 
 def profile_table(found: dict[str, Any]) -> str:
-    """Return milliseconds a call spends in every part of each model, as Markdown."""
+    """Return milliseconds a call or training step spends in every part, as Markdown.
+
+    Of training steps the last row says how many times as long as the first one each takes.
+    """
     columns = found["ms"]
     parts = list(next(iter(columns.values())))
-    lines = [f"| ms a call | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    of = found.get("of", "call")
+    lines = [f"| ms a {of} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for part in parts:
         values = " | ".join(f"{column[part]:.2f}" for column in columns.values())
         lines.append(f"| {part} | {values} |")
-    sums = " | ".join(f"{sum(column.values()):.2f}" for column in columns.values())
-    return "\n".join([*lines, f"| together | {sums} |"])
+    sums = [sum(column.values()) for column in columns.values()]
+    lines.append(f"| together | {' | '.join(f'{total:.2f}' for total in sums)} |")
+    if of == "step":
+        times = " | ".join(f"{total / sums[0]:.2f}" for total in sums)
+        lines.append(f"| times the first | {times} |")
+    return "\n".join(lines)
 
 
 def tasks_table(files: list[Path]) -> str:
     """Return one row for each stop of each task that the notebooks do not take, as Markdown."""
+    tasks = [json.loads(file.read_text()) for file in files]
+    return stops_table({found["task"]: found["stops"] for found in tasks})
+
+
+def transfer_table(found: dict[str, Any]) -> str:
+    """Return one row for each upstream model and for each stop of each task, as Markdown."""
+    return stops_table({"plain text": found["upstream"], **found["tasks"]})
+
+
+def stops_table(tasks: dict[str, dict[str, Any]]) -> str:
+    """Return one row for each stop of each task, in the order they were trained in."""
     lines = [
         "| data | rows | metric | model | value | of dense | training minutes |",
         "|---|---|---|---|---|---|---|",
     ]
-    for found in (json.loads(file.read_text()) for file in files):
-        metric, dense = next(iter(found["stops"]["dense"]["metrics"].items()))
-        for name, stop in sorted(found["stops"].items(), key=lambda item: item[1]["finished"]):
-            value, rows = stop["metrics"][metric], stop["rows"]
+    for task, stops in tasks.items():
+        dense = stops.get("dense")
+        for name, stop in sorted(stops.items(), key=lambda item: item[1]["finished"]):
+            (metric, value), rows = next(iter(stop["metrics"].items())), stop["rows"]
+            share = f"{value / dense['metrics'][metric]:.3f}" if dense else "-"
             lines.append(
-                f"| {found['task']} | {rows['train']:,} / {rows['validation']:,} | {metric} | "
-                f"{name} | {value:.4f} | {value / dense:.3f} | {stop['minutes']:.1f} |"
+                f"| {task} | {rows['train']:,} / {rows['validation']:,} | {metric} | {name} | "
+                f"{value:.4f} | {share} | {stop['minutes']:.1f} |"
             )
     return "\n".join(lines)
 

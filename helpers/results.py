@@ -22,6 +22,7 @@ from helpers.result_tables import (
     tasks_table,
     texts_table,
     training_table,
+    transfer_table,
 )
 from helpers.stops import Checkpoint, OnnxModel
 
@@ -45,7 +46,7 @@ def collect(task_name: str) -> dict[str, Any]:
         UserError: if nothing of it was run yet.
     """
     folder = runs_of(task_name)
-    stops = {f.parent.name: Checkpoint.load(f.parent) for f in sorted(folder.glob("*/run.json"))}
+    stops = kept_stops(folder)
     if not stops:
         raise UserError(f"Nothing was run for {task_name} at {tiers.current().name} size yet.")
     proofs = {f.parent.name: OnnxModel.load(f.parent) for f in folder.glob("*/proof.json")}
@@ -53,13 +54,33 @@ def collect(task_name: str) -> dict[str, Any]:
     return {
         "task": task_name,
         "tier": tiers.current().name,
-        "stops": {name: {key: stop.run[key] for key in KEPT} for name, stop in stops.items()},
+        "stops": stops,
         "proofs": {name: model.proof["checks"] for name, model in sorted(proofs.items())},
         "sizes": {name: size(model.file) for name, model in sorted(proofs.items())},
         "benchmark": json.loads(timings.read_text()) if timings.is_file() else None,
         "minutes": notebook_minutes(tiers.current().name) if task_name == EMBEDDED else {},
         **environment.describe(),
     }
+
+
+def collect_transfer() -> dict[str, Any]:
+    """Gather what `tools/sparse_transfer.sh` has trained: upstream models, and stops by task.
+
+    Raises:
+        UserError: if it has trained nothing yet.
+    """
+    runs = environment.runs_folder()
+    upstream = kept_stops(runs / "upstream")
+    if not upstream:
+        raise UserError("Nothing was pruned upstream yet. See tools/sparse_transfer.sh.")
+    tasks = {place.parent.name: kept_stops(place) for place in sorted(runs.glob("*/transfer"))}
+    return {"upstream": upstream, "tasks": tasks, **environment.describe()}
+
+
+def kept_stops(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return name to what is kept of each finished stop in a folder."""
+    stops = {f.parent.name: Checkpoint.load(f.parent) for f in sorted(folder.glob("*/run.json"))}
+    return {name: {key: stop.run[key] for key in KEPT} for name, stop in stops.items()}
 
 
 def size(file: Path) -> dict[str, float]:
@@ -100,6 +121,8 @@ def section(file: Path) -> str:
     if not file.is_file():
         return UNMEASURED
     found = json.loads(file.read_text())
+    if "upstream" in found:
+        return f"{transfer_table(found)}\n\n{machine_line(found)}"
     if "ms_a_step" in found:
         return f"{training_table(found)}\n\n{machine_line(found)}"
     if "lengths" in found:

@@ -18,6 +18,7 @@ class Tier:
         recipe_epochs: epochs a pruning recipe is rescaled to.
         quant_epochs: epochs a recipe that only quantizes is rescaled to.
         blocks_epochs: epochs of the recipe of notebook 5, which exports four models besides.
+        transfer_epochs: epochs of a sparse transfer.
         learning_rate: of the plain fine-tune; recipes bring their own.
         max_seq_length: tokens kept of a text.
         batch_size: rows of one training step.
@@ -32,6 +33,7 @@ class Tier:
     recipe_epochs: float
     quant_epochs: float
     blocks_epochs: float
+    transfer_epochs: float
     learning_rate: float
     max_seq_length: int = 64
     batch_size: int = 32
@@ -41,11 +43,11 @@ class Tier:
 
 TIERS = {
     "smoke": Tier(
-        "smoke", 160, 200, 1, 2, 1, 2, 1.5e-4, 32, 16, benchmark_rounds=5, proof_examples=200
+        "smoke", 160, 200, 1, 2, 1, 2, 1, 1.5e-4, 32, 16, benchmark_rounds=5, proof_examples=200
     ),
-    "laptop": Tier("laptop", 5500, 1000, 2, 2, 1.5, 1.2, 1.5e-4),
+    "laptop": Tier("laptop", 5500, 1000, 2, 2, 1.5, 1.2, 1.2, 1.5e-4),
     "full": Tier(
-        "full", None, None, 2, 2, 1, 2, 1e-4, 128, 64, benchmark_rounds=200, proof_examples=872
+        "full", None, None, 2, 2, 1, 2, 2, 1e-4, 128, 64, benchmark_rounds=200, proof_examples=872
     ),
 }
 
@@ -101,6 +103,28 @@ QUESTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class UpstreamSizes:
+    """Sizes of pruning upstream, in notebook 7.
+
+    Attributes:
+        train_examples: texts trained on, None for all.
+        validation_examples: texts measured on, None for all.
+        epochs: the recipe is rescaled to.
+    """
+
+    train_examples: int | None
+    validation_examples: int | None
+    epochs: float
+
+
+UPSTREAM = {
+    "smoke": UpstreamSizes(96, 60, 2),
+    "laptop": UpstreamSizes(2500, 400, 3),
+    "full": UpstreamSizes(None, None, 6),
+}
+
+
 def current() -> Tier:
     """Return the tier named by `TUTORIAL_TIER` (default: laptop).
 
@@ -111,6 +135,11 @@ def current() -> Tier:
     if name in TIERS:
         return TIERS[name]
     raise UserError(f"TUTORIAL_TIER is {name!r}; it must be one of {', '.join(TIERS)}.")
+
+
+def upstream() -> UpstreamSizes:
+    """Return the sizes of pruning upstream at the current tier."""
+    return UPSTREAM[current().name]
 
 
 def questions() -> QuestionSizes:

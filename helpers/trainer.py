@@ -30,7 +30,11 @@ from transformers.utils.notebook import NotebookProgressCallback
 
 from helpers import compat, environment, models, processes
 from helpers.compat_distillation import keep_optimizer_groups
-from helpers.compat_pruners import gradient_batches
+from helpers.compat_pruners import (
+    gradient_batches,
+    keep_constant_masks,
+    select_instead_of_sorting,
+)
 from helpers.dropout import quicken_dropout
 from helpers.resuming import ResumableTrainer
 from helpers.stops import Checkpoint
@@ -39,6 +43,8 @@ from helpers.tasks import Task, check_length
 compat.quiet_sparseml()
 compat.round_rows_looked_up()
 keep_optimizer_groups()
+keep_constant_masks()
+select_instead_of_sorting()
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

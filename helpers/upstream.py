@@ -7,7 +7,7 @@ PerLayerDistillationModifier. What comes out is a start for any task (Zafrir et 
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -188,18 +188,28 @@ def load_upstream(
         text_column: its name, if it is not one of the usual ones.
         validation_split_percentage: how much is held out then.
         max_seq_length: tokens of a window; the tier's value if None.
-        tier: sizes; the current tier if None.
+        tier: sizes; those of pruning upstream at the current tier if None.
 
     Raises:
         UserError: for anything about the data that would only fail, or mislead, later on.
     """
-    tier = tier or tiers.current()
+    tier = tier or at_upstream_size(tiers.current())
     train, validation = plain_texts.read_splits(
         name, train_file, validation_file, text_column, validation_split_percentage
     )
     length = max_seq_length or tier.max_seq_length
     task = Upstream(name, train, validation, [], length, str(dense))
     return task.shortened(tier.train_examples, tier.validation_examples)
+
+
+def at_upstream_size(tier: tiers.Tier) -> tiers.Tier:
+    """Return a tier with as many texts as pruning upstream takes at that size."""
+    sizes = tiers.UPSTREAM[tier.name]
+    return replace(
+        tier,
+        train_examples=sizes.train_examples,
+        validation_examples=sizes.validation_examples,
+    )
 
 
 def dense_of(start: "str | Checkpoint") -> str:

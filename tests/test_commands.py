@@ -82,7 +82,8 @@ def test_wrong_commands_are_refused(refused: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_unknown_flags_are_refused(command: str, refused: Callable[..., str]) -> None:
-    extra = ["--output_dir", "x"] if command.startswith("run_") else []
+    trains = command.startswith(("run_", "sparsify_"))
+    extra = ["--output_dir", "x"] if trains else []
     assert "--no_such_flag" in refused(command, *extra, "--no_such_flag", "1")
 
 

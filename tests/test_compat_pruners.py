@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from datasets import Dataset
+from sparseml.pytorch.sparsification.pruning import ConstantPruningModifier
+from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
 from sparseml.transformers.sparsification import Trainer
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from transformers import BertConfig, BertForSequenceClassification
 
 from helpers import compat
-from helpers.compat_pruners import gradient_batches
+from helpers.compat_pruners import (
+    gradient_batches,
+    keep_constant_masks,
+    select_instead_of_sorting,
+)
 from helpers.recipes import load_recipe
 
 if TYPE_CHECKING:
@@ -91,3 +97,69 @@ def test_training_draws_the_same_numbers_as_without(tmp_path: Path) -> None:
     torch.manual_seed(1)
     next(gradient_batches(trainer))
     assert torch.equal(torch.rand(1), usual)
+
+
+def stepped(recipe: str, start: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+    """Return the weights after 40 steps by a recipe with gradients that are always the same."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(**sizes, num_hidden_layers=2, vocab_size=100)
+    network = BertForSequenceClassification(config)
+    network.load_state_dict(start or network.state_dict())
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    manager = load_recipe(recipe, num_epochs=2).manager()
+    manager.initialize(network, epoch=0)
+    stepper = manager.modify(network, optimizer, steps_per_epoch=20)
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    for _ in range(40):
+        stepper.step()
+    return network.state_dict()
+
+
+def test_selecting_gives_the_masks_that_sorting_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MEMORY_BOUNDED", raising=False)
+    by_sorting = stepped("minilm-6layers_prune80")
+    select_instead_of_sorting()
+    sort = torch.sort
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "sort", lambda *a, **k: asked.append(1) or sort(*a, **k))
+    by_selecting = stepped("minilm-6layers_prune80")
+    assert all(torch.equal(by_sorting[name], by_selecting[name]) for name in by_sorting)
+    assert asked == [], "nothing is sorted any more"
+
+
+def test_constant_masks_are_made_once_and_hold_every_zero(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pruned = stepped("minilm-6layers_prune80")
+    with monkeypatch.context() as as_it_was:
+        mended = ConstantPruningModifier.check_mask_update
+        as_it_was.setattr(
+            ConstantPruningModifier, "check_mask_update", getattr(mended, "__wrapped__", mended)
+        )
+        before, made_before = counted(as_it_was, pruned)
+    keep_constant_masks()
+    after, made = counted(monkeypatch, pruned)
+    assert (made_before, made) == (40, 1)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    for name, weight in pruned.items():
+        if "encoder.layer" in name and weight.dim() == 2:
+            assert bool((after[name][weight == 0] == 0).all())
+
+
+def counted(
+    patch: pytest.MonkeyPatch, start: dict[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], int]:
+    """Return the weights after a transfer, and how often its masks were made."""
+    calls: list[int] = []
+    make = ModuleParamPruningMask.update_param_masks
+
+    def count(masks: ModuleParamPruningMask, *args: object, **options: object) -> object:
+        calls.append(1)
+        return make(masks, *args, **options)
+
+    patch.setattr(ModuleParamPruningMask, "update_param_masks", count)
+    found = stepped("minilm-6layers_transfer", start)
+    patch.setattr(ModuleParamPruningMask, "update_param_masks", make)
+    return found, len(calls)

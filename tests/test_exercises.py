@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -74,6 +75,7 @@ def test_without_an_answer_nothing_is_computed() -> None:
         exercises.bits_per_weight(None, nothing, 0),
         exercises.seconds_saved(None, nothing, nothing, 1),
         exercises.windows_needed(None, nothing, 1, 1),
+        exercises.tasks_until_cheaper(None, nothing, nothing, nothing, nothing),
     ]
     assert set(waiting) == {exercises.WAITING}
     nothing_to_count: Any = "70 %"
@@ -127,6 +129,25 @@ def test_04_softened() -> None:
     assert "temperature 1" in exercises.softened(at_one, logits, 2.0)
     assert "softmax" in exercises.softened(0.1, logits, 2.0)
     assert head(exercises.softened(at_one, logits, 1.0)) == "Right"
+
+
+def run_of(minutes: float) -> Checkpoint:
+    return Checkpoint(Path(), {"minutes": minutes})
+
+
+def test_07_tasks_until_cheaper() -> None:
+    stops = {"upstream": run_of(5.0), "dense_answers": run_of(1.0), "pruned_answers": run_of(2.0)}
+    transfer = run_of(1.0)
+    costs = pd.DataFrame({"minutes": [1.0, 3.0, 1.0]})
+    truth = solution("07", upstream=stops["upstream"], on_questions=costs)
+    assert truth == 3
+    runs = [*stops.values(), transfer]
+    assert head(exercises.tasks_until_cheaper(truth, *runs)) == "Right"
+    assert head(exercises.tasks_until_cheaper(2.5, *runs)) == "Nearly"
+    assert head(exercises.tasks_until_cheaper(2, *runs)) == "Nearly"
+    assert "less the transfer" in exercises.tasks_until_cheaper(9, *runs)
+    never = [*stops.values(), run_of(3.0)]
+    assert "Never, in this run" in exercises.tasks_until_cheaper(3, *never)
 
 
 def test_05_bits_a_value(int8: OnnxModel) -> None:

@@ -80,6 +80,7 @@ def test_the_path_is_complete() -> None:
         "04_distill",
         "05_export_onnx",
         "06_benchmark_deepsparse",
+        "07_sparse_transfer",
         "08_question_answering",
     ]
 

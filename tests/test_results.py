@@ -231,8 +231,10 @@ def test_the_readme_says_what_the_results_say() -> None:
         "profile_minilm",
         "texts_docs-library",
         "tasks",
+        "sparse_transfer",
         "training_speed",
         "idle_recipe",
+        "training_profile",
     ]
     assert results.rendered(README) == README
 

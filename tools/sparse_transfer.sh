@@ -71,6 +71,14 @@ transfer() {
         --recipe_args "num_epochs=$TRANSFER" "${taught[@]}"
     train "transfer${LEVEL}_quant" "$place/transfer$LEVEL" --recipe minilm-6layers_quant \
         --recipe_args "num_epochs=$QUANT,init_lr=1e-4" "${taught[@]}"
+    # The same without a teacher, and so without a dense model, in half of the epochs: what it costs at least.
+    train "transfer${LEVEL}_alone" "$RUNS/upstream/upstream$LEVEL" --recipe minilm-6layers_transfer \
+        --recipe_args "num_epochs=$((TRANSFER > 1 ? TRANSFER / 2 : 1))"
+    # To compare with: the dense model of this task, pruned for as many epochs.
+    if [ -f "recipes/minilm-6layers_prune$LEVEL.md" ]; then
+        train "prune$LEVEL" "$place/dense" --recipe "minilm-6layers_prune$LEVEL" \
+            --recipe_args "num_epochs=$TRANSFER,init_lr=$RATE" "${taught[@]}"
+    fi
 }
 
 case $WHAT in

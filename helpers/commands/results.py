@@ -1,5 +1,6 @@
 """Collect measured results and write the README's tables from them."""
 
+import json
 import os
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ class ResultsArguments:
     """What to do besides writing the tables."""
 
     collect: str | None = flag(None, "task whose runs (at TUTORIAL_TIER) go into results/ first")
+    transfer: bool = flag(False, "what tools/sparse_transfer.sh has trained goes into results/")
     command: str | None = flag(None, "the command that made those runs")
 
 
@@ -27,5 +29,10 @@ def main(argv: list[str]) -> int:
             or f"TUTORIAL_TIER={tier} python -m helpers path --task_name {asked.collect}"
         )
         print(results.store(results.collect(asked.collect), command))
+    if asked.transfer:
+        file = results.FOLDER / "sparse_transfer.json"
+        command = asked.command or "bash tools/sparse_transfer.sh"
+        content = {"command": command, **results.collect_transfer()}
+        file.write_text(json.dumps(content, indent=1) + "\n")
     results.write_readme()
     return 0

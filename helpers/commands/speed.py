@@ -50,8 +50,9 @@ class SpeedArguments:
     rounds: int = flag(5, "how many turns each setting gets")
     steps: int = flag(16, "training steps of a turn (with --idle_recipe at least 64)")
     accuracy: bool = flag(False, "also train once to the end with the first and the last setting")
+    profile: bool = flag(False, "instead, show where the time of each kind of step goes")
     idle_recipe: bool = flag(False, "instead, time an idle recipe against Hugging Face's Trainer")
-    store: bool = flag(False, "write results/training_speed.json, or results/idle_recipe.json")
+    store: bool = flag(False, "write the figures to results/")
 
 
 def main(argv: list[str]) -> int:
@@ -64,7 +65,11 @@ def main(argv: list[str]) -> int:
         raise UserError("--rounds and --steps are 1 or more.")
     task = load_task(asked.task_name)
     found = {"task": asked.task_name, "tier": tiers.current().name, "rounds": asked.rounds}
-    if asked.idle_recipe:
+    if asked.profile:
+        from helpers import step_profile
+
+        found |= {"of": "step", "ms": step_profile.profile(task, asked.rounds, asked.steps)}
+    elif asked.idle_recipe:
         found |= overhead(task, asked.rounds, max(asked.steps, LEAST_IDLE_STEPS))
     else:
         found["ms_a_step"] = settings_in_turn(task, asked.rounds, asked.steps)
@@ -75,12 +80,19 @@ def main(argv: list[str]) -> int:
         found["minutes"] = {name: run["minutes"] for name, run in runs.items()}
     print(json.dumps(found, indent=1))
     if asked.store:
-        file = results.FOLDER / f"{'idle_recipe' if asked.idle_recipe else 'training_speed'}.json"
+        file = results.FOLDER / f"{figures(asked)}.json"
         command = f"python -m helpers speed {' '.join(argv)}"
         content = {"command": command, **found, **environment.describe()}
         file.write_text(json.dumps(content, indent=1) + "\n")
     print_json(output.json, found)
     return 0
+
+
+def figures(asked: SpeedArguments) -> str:
+    """Return the name that figures of this kind are stored under."""
+    if asked.profile:
+        return "training_profile"
+    return "idle_recipe" if asked.idle_recipe else "training_speed"
 
 
 def settings_in_turn(task: "Task", rounds: int, count: int) -> dict[str, dict[str, int]]:

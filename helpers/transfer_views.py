@@ -1,0 +1,134 @@
+"""What notebook 7 shows: what an encoder sees, zeros that stay, what a transfer costs and gives."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from helpers import models, plots, sparsity
+from helpers.stops import Checkpoint
+from helpers.upstream import Upstream, nearest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = 90  # characters of a text
+
+
+def neighbours(task: Upstream, sparse: Checkpoint, rows: int = 5) -> pd.DataFrame:
+    """Return texts with the nearest other one, as the dense and the sparse encoder see them.
+
+    Returns:
+        One row a text: text, nearest to the dense model, nearest to the sparse one, same (bool).
+    """
+    network, tokenizer = models.load_model(sparse), models.load_tokenizer(sparse.folder)
+    windows = task.encode(tokenizer, task.validation)
+    dense = np.array(windows["labels"])
+    seen, found = nearest(dense), nearest(embeddings(network, windows, task.collator(tokenizer)))
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in windows["input_ids"]]
+    table = pd.DataFrame(
+        {
+            "text": texts,
+            "nearest to the dense model": [texts[i] for i in seen],
+            "nearest to the sparse one": [texts[i] for i in found],
+        }
+    )
+    shown = table.head(rows).map(lambda text: text[:SHOWN])
+    return shown.assign(same=(seen == found)[:rows])
+
+
+def embeddings(network: object, windows: object, pad: object) -> np.ndarray:
+    """Return what an encoder makes of windows of text, [rows, hidden]."""
+    import torch
+
+    found = []
+    for start in range(0, len(windows), 64):
+        part = windows.select(range(start, min(start + 64, len(windows))))
+        rows = [{name: row[name] for name in models.INPUTS} for row in part]
+        with torch.no_grad():
+            found.append(network(**pad(rows)).embedding.numpy())
+    return np.concatenate(found)
+
+
+def zeros_kept(before: Checkpoint, after: Checkpoint) -> pd.DataFrame:
+    """Compare where the zeros of two checkpoints lie, whatever heads they have.
+
+    Returns:
+        One row a matrix of the encoder: matrix, zeros before, of these still zero, zeros after.
+    """
+    old, new = encoder_matrices(before), encoder_matrices(after)
+    rows = [
+        (name, int(zero.sum()), int((new[name] & zero).sum()), int(new[name].sum()))
+        for name, zero in old.items()
+    ]
+    return pd.DataFrame(rows, columns=["matrix", "zeros before", "still zero", "zeros after"])
+
+
+def encoder_matrices(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """Return where the zeros of each matrix are; names as in an encoder without a head."""
+    found = sparsity.parameters(models.load_model(checkpoint))
+    return {
+        name.removeprefix("bert.").removesuffix(".weight"): (value.detach() == 0).numpy()
+        for name, value in found.items()
+        if "encoder.layer" in name and value.dim() == 2
+    }
+
+
+def ways(dense: Checkpoint, pruned: Checkpoint, transfer: Checkpoint, metric: str) -> pd.DataFrame:
+    """Compare three ways to a model of one task: way, minutes, score.
+
+    The minutes of the pruned one count the dense one that it started from.
+    """
+    minutes = [stop.run["minutes"] for stop in (dense, pruned, transfer)]
+    return pd.DataFrame(
+        {
+            "way": ["dense", "pruned from scratch", "sparse transfer"],
+            "minutes": [minutes[0], minutes[0] + minutes[1], minutes[2]],
+            "score": [stop.metrics[metric] for stop in (dense, pruned, transfer)],
+        }
+    )
+
+
+def price_and_worth(table: pd.DataFrame) -> "Figure":
+    """Draw minutes and score side by side.
+
+    Args:
+        table: columns `way`, `minutes` and `score` (0 to 1), one row a way to a sparse model.
+    """
+    figure, (left, right) = plots.new_figure(height=0.9 + 0.42 * len(table), columns=2)
+    shades = plots.SHADES[: len(table)]
+    for axis, values, text in (
+        (left, table.minutes, "training (minutes)"),
+        (right, 100 * table.score, "score (%)"),
+    ):
+        bars = axis.barh(table.way, values, color=shades, edgecolor=plots.BLUE)
+        axis.bar_label(bars, fmt="%.1f", padding=3)
+        axis.invert_yaxis()
+        axis.set(xlabel=text, xlim=(0, 1.2 * max(values)))
+    right.set_yticklabels([])
+    return figure
+
+
+def score_against_sparsity(table: pd.DataFrame, dense: float) -> "Figure":
+    """Draw a line for each way to get there, over the share of zeros.
+
+    Args:
+        table: columns `way`, `sparsity` and `score`, all shares 0 to 1.
+        dense: the dense model's score, drawn across.
+    """
+    figure, (axis,) = plots.new_figure()
+    styles = zip(
+        ("-", "--", ":"), plots.MARKS, (plots.BLUE, plots.ORANGE, plots.GREY), strict=False
+    )
+    for (way, rows), (line, mark, colour) in zip(
+        table.groupby("way", sort=False), styles, strict=False
+    ):
+        places = rows.sort_values("sparsity")
+        axis.plot(
+            100 * places.sparsity, 100 * places.score, line, marker=mark, color=colour, label=way
+        )
+    axis.axhline(100 * dense, color=plots.GREY, linewidth=1, linestyle=(0, (1, 3)))
+    axis.annotate("dense", (100 * table.sparsity.min(), 100 * dense), va="bottom", fontsize=8)
+    axis.set(xlabel="zeros in each matrix of the encoder (%)", ylabel="score (%)")
+    axis.legend(frameon=False)
+    return figure
