@@ -62,7 +62,9 @@ def learning_curve(checkpoint: Checkpoint, metric: str = "accuracy") -> "Figure"
     left.plot(train.epoch, train.loss, color=BLUE, label="train")
     held_out = history.dropna(subset=["eval_loss"])
     left.plot(held_out.epoch, held_out.eval_loss, "o--", color=ORANGE, label="validation")
-    left.set(xlabel="epoch", ylabel="loss (nats a row)", ylim=(0, None))
+    # A cosine has no unit.
+    unit = "" if metric == "cosine_similarity" else " (nats a row)"
+    left.set(xlabel="epoch", ylabel=f"loss{unit}", ylim=(0, None))
     left.legend(frameon=False)
     right.plot(held_out.epoch, 100 * held_out[score], "s--", color=ORANGE)
     right.set(xlabel="epoch", ylabel=f"validation {metric} (%)", ylim=(0, 100), xlim=(0, None))

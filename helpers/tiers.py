@@ -45,7 +45,7 @@ TIERS = {
     "smoke": Tier(
         "smoke", 160, 200, 1, 2, 1, 2, 1, 1.5e-4, 32, 16, benchmark_rounds=5, proof_examples=200
     ),
-    "laptop": Tier("laptop", 5500, 1000, 2, 2, 1.5, 1.2, 1.2, 1.5e-4),
+    "laptop": Tier("laptop", 5500, 1000, 2, 2, 1.5, 1.2, 1, 1.5e-4),
     "full": Tier(
         "full", None, None, 2, 2, 1, 2, 2, 1e-4, 128, 64, benchmark_rounds=200, proof_examples=872
     ),
@@ -111,17 +111,19 @@ class UpstreamSizes:
         train_examples: texts trained on, None for all.
         validation_examples: texts measured on, None for all.
         epochs: the recipe is rescaled to.
+        questions: of the second task that is transferred to, None for all.
     """
 
     train_examples: int | None
     validation_examples: int | None
     epochs: float
+    questions: int | None
 
 
 UPSTREAM = {
-    "smoke": UpstreamSizes(96, 60, 2),
-    "laptop": UpstreamSizes(2500, 400, 3),
-    "full": UpstreamSizes(None, None, 6),
+    "smoke": UpstreamSizes(96, 60, 2, 48),
+    "laptop": UpstreamSizes(1200, 300, 3, 400),
+    "full": UpstreamSizes(None, None, 6, None),
 }
 
 

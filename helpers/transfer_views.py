@@ -1,13 +1,15 @@
 """What notebook 7 shows: what an encoder sees, zeros that stay, what a transfer costs and gives."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from helpers import models, plots, sparsity
 from helpers.stops import Checkpoint
-from helpers.upstream import Upstream, nearest
+from helpers.upstream import Upstream, dense_model, nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,12 +111,39 @@ def price_and_worth(table: pd.DataFrame) -> "Figure":
     return figure
 
 
-def score_against_sparsity(table: pd.DataFrame, dense: float) -> "Figure":
+def cut_at_once(task: Upstream, levels: Sequence[float]) -> pd.DataFrame:
+    """Cut the dense encoder at each level without training it, and measure what it still sees.
+
+    Args:
+        task: texts, and the dense model.
+        levels: shares of zeros in each matrix, 0 to 1.
+
+    Returns:
+        One row a level: way, sparsity, score (`cosine_similarity` on the validation texts).
+    """
+    from torch.nn.utils import prune
+
+    source = dense_model(task)
+    tokenizer = models.load_tokenizer(source.folder)
+    windows = task.encode(tokenizer, task.validation)
+    dense, rows = np.array(windows["labels"]), []
+    for level in levels:
+        network = models.load_model(source)
+        for name, module in network.named_modules():
+            if "encoder.layer" in name and isinstance(module, nn.Linear):
+                prune.l1_unstructured(module, "weight", amount=level)
+        seen = embeddings(network, windows, task.collator(tokenizer))
+        rows.append(("cut, not healed", level, task.metrics(seen, dense)["cosine_similarity"]))
+    return pd.DataFrame(rows, columns=["way", "sparsity", "score"])
+
+
+def score_against_sparsity(table: pd.DataFrame, dense: float, label: str = "score (%)") -> "Figure":
     """Draw a line for each way to get there, over the share of zeros.
 
     Args:
         table: columns `way`, `sparsity` and `score`, all shares 0 to 1.
         dense: the dense model's score, drawn across.
+        label: of the score, with its unit.
     """
     figure, (axis,) = plots.new_figure()
     styles = zip(
@@ -129,6 +158,6 @@ def score_against_sparsity(table: pd.DataFrame, dense: float) -> "Figure":
         )
     axis.axhline(100 * dense, color=plots.GREY, linewidth=1, linestyle=(0, (1, 3)))
     axis.annotate("dense", (100 * table.sparsity.min(), 100 * dense), va="bottom", fontsize=8)
-    axis.set(xlabel="zeros in each matrix of the encoder (%)", ylabel="score (%)")
+    axis.set(xlabel="zeros in each matrix of the encoder (%)", ylabel=label)
     axis.legend(frameon=False)
     return figure
