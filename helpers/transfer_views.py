@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
 from helpers import models, plots, sparsity
@@ -12,7 +13,9 @@ from helpers.stops import Checkpoint
 from helpers.upstream import Upstream, dense_model, nearest
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from matplotlib.figure import Figure
+    from transformers import DataCollator
 
 SHOWN = 90  # characters of a text
 
@@ -39,10 +42,8 @@ def neighbours(task: Upstream, sparse: Checkpoint, rows: int = 5) -> pd.DataFram
     return shown.assign(same=(seen == found)[:rows])
 
 
-def embeddings(network: object, windows: object, pad: object) -> np.ndarray:
+def embeddings(network: nn.Module, windows: "Dataset", pad: "DataCollator") -> np.ndarray:
     """Return what an encoder makes of windows of text, [rows, hidden]."""
-    import torch
-
     found = []
     for start in range(0, len(windows), 64):
         part = windows.select(range(start, min(start + 64, len(windows))))

@@ -1,0 +1,67 @@
+"""What notebook 7 shows: zeros by place, what is seen, and pictures of both."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_upstream import TEXTS, flags, six_layers, sparse, transferred, upstream_task  # noqa: F401
+
+from helpers import models, plots, transfer_views
+from helpers.stops import Checkpoint
+from helpers.upstream import Upstream
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def texts(six_layers: Path) -> Upstream:  # noqa: F811
+    return upstream_task(six_layers)
+
+
+def test_zeros_are_compared_by_place(
+    sparse: Checkpoint,  # noqa: F811
+    transferred: Checkpoint,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = transfer_views.zeros_kept(sparse, transferred)
+    assert len(table) == 36
+    assert (table["zeros before"] == table["still zero"]).all()
+    network = models.load_model(sparse)
+    matrix = network.encoder.layer[0].output.dense.weight
+    with torch.no_grad():
+        # As many zeros as before, but in other places.
+        matrix.copy_(matrix.roll(1, dims=1))
+    load = models.load_model
+    monkeypatch.setattr(models, "load_model", lambda c: load(c) if c is sparse else network)
+    moved = transfer_views.zeros_kept(sparse, transferred).set_index("matrix")
+    row = moved.loc["encoder.layer.0.output.dense"]
+    assert row["zeros before"] == row["zeros after"] > row["still zero"]
+
+
+def test_neighbours_are_those_of_either_model(texts: Upstream, sparse: Checkpoint) -> None:  # noqa: F811
+    table = transfer_views.neighbours(texts, sparse, rows=4)
+    assert len(table) == 4
+    seen, found = table["nearest to the dense model"], table["nearest to the sparse one"]
+    assert all((seen == found) >= table["same"])
+
+
+def test_a_deeper_cut_sees_less(texts: Upstream) -> None:
+    curve = transfer_views.cut_at_once(texts, levels=(0.1, 0.9))
+    assert curve.score[0] > curve.score[1]
+    figure = transfer_views.score_against_sparsity(curve, dense=1.0, label="cosine (%)")
+    (axis,) = figure.axes
+    assert "(%)" in axis.get_xlabel() and axis.get_ylabel() == "cosine (%)"
+    assert axis.lines[0].get_marker() in plots.MARKS
+
+
+def test_pruning_from_scratch_pays_for_the_dense_model_too() -> None:
+    stops = [
+        Checkpoint(Path(), {"minutes": minutes, "metrics": {"f1": score}})
+        for minutes, score in ((2.0, 0.8), (3.0, 0.7), (1.5, 0.75))
+    ]
+    table = transfer_views.ways(*stops, metric="f1")
+    assert list(table.minutes) == [2.0, 5.0, 1.5]
+    left, right = transfer_views.price_and_worth(table).axes
+    assert [bar.get_width() for bar in left.patches] == [2.0, 5.0, 1.5]
+    np.testing.assert_allclose([bar.get_width() for bar in right.patches], [80, 70, 75])
