@@ -7,11 +7,15 @@ reader's own model or file, and says right, nearly or wrong, and why.
 import math
 import numbers
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helpers import sparsity
 from helpers.models import load_model
 from helpers.recipes import Recipe
 from helpers.stops import Checkpoint, OnnxModel
+
+if TYPE_CHECKING:
+    import torch
 
 WAITING = "No answer yet: replace None by your number and run the cell again."
 
@@ -129,6 +133,19 @@ def tasks_until_cheaper(
         f"Not yet: {answer:g} is off. Divide the upstream minutes by what one task saves: dense "
         "and pruning together, less the transfer."
     )
+
+
+def rounding_error(answer: float | None, weights: "torch.Tensor") -> str:
+    """09: by how much can int8 rounding move a weight of this matrix [outputs, inputs] at most?"""
+    if hint := not_a_number(answer):
+        return hint
+    step = float(weights.abs().max()) / 127.5
+    if abs(answer - step) < 0.01 * step:
+        return "Nearly: that is a whole step. The nearest of two neighbours is never that far away."
+    slip = (
+        "The largest weight over 127.5 is a step; a value lies at most half of one from the next."
+    )
+    return verdict(answer, step / 2, nearly=0.1, why_wrong=slip)
 
 
 def bits_per_weight(answer: float | None, model: OnnxModel, zipped_bytes: int) -> str:

@@ -75,6 +75,7 @@ def test_without_an_answer_nothing_is_computed() -> None:
         exercises.bits_per_weight(None, nothing, 0),
         exercises.seconds_saved(None, nothing, nothing, 1),
         exercises.windows_needed(None, nothing, 1, 1),
+        exercises.rounding_error(None, nothing),
         exercises.tasks_until_cheaper(None, nothing, nothing, nothing, nothing),
     ]
     assert set(waiting) == {exercises.WAITING}
@@ -148,6 +149,15 @@ def test_07_tasks_until_cheaper() -> None:
     assert "less the transfer" in exercises.tasks_until_cheaper(9, *runs)
     never = [*stops.values(), run_of(3.0)]
     assert "Never, in this run" in exercises.tasks_until_cheaper(3, *never)
+
+
+def test_09_rounding_error() -> None:
+    weights = torch.tensor([[0.5, -2.55], [1.0, 0.0]])
+    truth = solution("09", weights=weights, weight_scale=lambda w: w.abs().max() / 127.5)
+    assert head(exercises.rounding_error(truth, weights)) == "Right"
+    assert head(exercises.rounding_error(1.05 * truth, weights)) == "Nearly"
+    assert "a whole step" in exercises.rounding_error(2 * truth, weights)
+    assert "half of one" in exercises.rounding_error(0.5, weights)
 
 
 def test_05_bits_a_value(int8: OnnxModel) -> None:
