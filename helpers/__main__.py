@@ -23,6 +23,7 @@ COMMANDS = {
     "benchmark": "time models on engines, and say what that means on this CPU",
     "profile": "show where the time of a call goes, part by part, on each engine",
     "texts": "time models on real texts, padded and in length buckets, tokenising included",
+    "doctor": "say what is wrong with this installation or machine, and how to mend it",
     "speed": "measure what the CPU settings gain in training",
     "results": "collect measured results and write the README's tables from them",
 }
@@ -45,6 +46,9 @@ def main(argv: list[str]) -> int:
             raise UserError(
                 f"{found}. Expected one of {', '.join(COMMANDS)}; --help explains them."
             )
+        if argv[0] == "doctor":
+            # It has to speak where the next lines refuse.
+            return importlib.import_module("helpers.doctor").main(argv[1:])
         environment.check_python()
         environment.check_packages()
         check_size()

@@ -182,16 +182,17 @@ def in_cores(count: int) -> str:
 
 
 def banner() -> str:
-    """Return what a notebook prints first: Python, packages, CPU and size of the run."""
-    from helpers import tiers
+    """Return what a notebook prints first: Python, packages, CPU, size, and what is not in order."""
+    from helpers import doctor, tiers
 
     cpu = machine()
     features = [
         word for word, key in (("VNNI", "vnni"), ("bf16", "bf16"), ("AMX", "amx")) if cpu[key]
     ]
     packages = ", ".join(f"{name} {package_version(name)}" for name in REPORTED_PACKAGES[:6])
-    return (
+    lines = (
         f"Python {platform.python_version()}; {packages}\n"
         f"{cpu['cpu']}, {cpu['cores']} cores, {', '.join(features) or 'no VNNI, no bf16'}\n"
         f"size: {tiers.current().name} (TUTORIAL_TIER)"
     )
+    return "\n".join([lines, *map(str, doctor.problems())])
