@@ -182,7 +182,7 @@ def in_cores(count: int) -> str:
 
 
 def banner() -> str:
-    """Return what a notebook prints first: Python, packages, CPU, size, and what is not in order."""
+    """Return what a notebook prints first: Python, packages, CPU, size, and what is wrong."""
     from helpers import doctor, tiers
 
     cpu = machine()
