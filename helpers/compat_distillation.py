@@ -1,26 +1,38 @@
-"""Workaround for SparseML's comparison of hidden states: symptom, cause, fix.
+"""Workarounds for SparseML's comparison of hidden states: symptom, cause, fix."""
 
-Symptom: the first step of a recipe with PerLayerDistillationModifier ends in "zip() argument 2 is
-longer than argument 1". Cause: the modifier adds a group to the optimizer for its projections,
-even where it has none, and the learning-rate schedule has counted the groups before that.
-"""
-
+import functools
 from typing import Any
 
 
-def keep_optimizer_groups() -> None:
-    """Let PerLayerDistillationModifier add no optimizer group where it projects nothing."""
+def mend_hidden_states() -> None:
+    """Let PerLayerDistillationModifier leave the optimizer alone, and let go of old states.
+
+    Symptom: the first step ends in "zip() argument 2 is longer than argument 1". Cause: the
+    modifier adds a group to the optimizer for its projections, even where it has none, and the
+    learning-rate schedule has counted the groups before that.
+
+    Symptom: training takes twice the memory. Cause: the states of a step, and with them its whole
+    graph, are kept until the next step has replaced them one by one.
+    """
     from sparseml.pytorch.sparsification.distillation.modifier_per_layer import (
         PerLayerDistillationModifier as Modifier,
     )
 
-    add_group = Modifier._patch_state_dict_loading
-    if hasattr(add_group, "__wrapped__"):
+    add_group, compare = Modifier._patch_state_dict_loading, Modifier.compute_distillation_loss
+    if hasattr(compare, "__wrapped__"):
         return
 
+    @functools.wraps(add_group)
     def add(modifier: Modifier, optimizer: Any) -> None:  # noqa: ANN401 - SparseML's wrapper
         if modifier.project_features:
             add_group(modifier, optimizer)
 
-    add.__wrapped__ = add_group
+    @functools.wraps(compare)
+    def compare_and_forget(modifier: Modifier, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        loss = compare(modifier, *args, **kwargs)
+        modifier._cached_student_output.clear()
+        modifier._cached_teacher_output.clear()
+        return loss
+
     Modifier._patch_state_dict_loading = add
+    Modifier.compute_distillation_loss = compare_and_forget

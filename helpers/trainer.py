@@ -29,7 +29,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.notebook import NotebookProgressCallback
 
 from helpers import compat, environment, models, processes
-from helpers.compat_distillation import keep_optimizer_groups
+from helpers.compat_distillation import mend_hidden_states
 from helpers.compat_pruners import (
     gradient_batches,
     keep_constant_masks,
@@ -42,7 +42,7 @@ from helpers.tasks import Task, check_length
 
 compat.quiet_sparseml()
 compat.round_rows_looked_up()
-keep_optimizer_groups()
+mend_hidden_states()
 keep_constant_masks()
 select_instead_of_sorting()
 

@@ -26,7 +26,7 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 import helpers
 from helpers import compat, recipe_text, recipes
-from helpers.compat_distillation import keep_optimizer_groups
+from helpers.compat_distillation import mend_hidden_states
 from helpers.encoder import Encoder
 from helpers.errors import UserError
 from helpers.recipes import already_sparse, check_against, load_recipe, with_distillation
@@ -163,7 +163,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def driven() -> dict[str, SimpleNamespace]:
     """Return every recipe driven to its end: recipe, model, what matched, and the steps."""
     runs = {}
-    keep_optimizer_groups()
+    mend_hidden_states()
     for name in MINILM:
         new = new_encoder if "upstream" in name else new_model
         recipe, model = load_recipe(name, **FEW_GRADIENTS.get(name, {})), new()
@@ -396,6 +396,23 @@ def test_patterns_fit_other_heads_and_prefixes(name: str) -> None:
 def test_hidden_states_that_are_not_there_are_named() -> None:
     with pytest.raises(UserError, match=r"no module embeddings.LayerNorm to compare.*bert.encoder"):
         check_against(load_recipe("minilm-6layers_upstream80"), new_model())
+
+
+def test_hidden_states_are_let_go_after_the_loss() -> None:
+    mend_hidden_states()
+    student, teacher, batch = new_encoder(), new_encoder(seed=1).eval(), random_batch()
+    manager = load_recipe("minilm-6layers_upstream80").manager()
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+    manager.initialize(student, epoch=0, distillation_teacher=teacher)
+    outputs = student(**batch, labels=random_labels(student))
+    (comparing,) = (m for m in manager.iter_modifiers() if "PerLayer" in type(m).__name__)
+    assert len(comparing._cached_student_output) == 7
+    both = {"student_outputs": outputs, "student_inputs": batch, "teacher_inputs": batch}
+    loss = manager.loss_update(outputs.loss, student, optimizer, 0.0, STEPS, **both)
+    assert loss > outputs.loss, "the states have been compared"
+    assert comparing._cached_student_output == comparing._cached_teacher_output == {}
+    assert len(optimizer.param_groups) == 1
+    loss.backward()
 
 
 def test_projected_hidden_states_are_refused(tmp_path: Path) -> None:
