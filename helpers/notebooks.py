@@ -1,5 +1,7 @@
 """Run the notebooks in order, as a reader would, and store light outputs."""
 
+import ast
+import hashlib
 import re
 import time
 from collections.abc import Iterator
@@ -91,12 +93,29 @@ def lightened(notebook: NotebookNode, minutes: float, tier: str) -> NotebookNode
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = list(light_outputs(cell.outputs))
+            cell.metadata["outputs_of"] = digest(cell.source)
     cpu = environment.machine()
     where = f"{cpu['cpu']}, {cpu['cores']} cores ({tier} size)"
     words = f"**Minutes:** {max(minutes, 0.1):.1f}, measured on {where}"
     first = notebook.cells[0]
     first.source = MINUTES.sub(words, first.source)
     return notebook
+
+
+def digest(code: str) -> str:
+    """Return what stays the same as long as a cell does the same, whatever its format."""
+    return hashlib.sha256(ast.dump(ast.parse(code)).encode()).hexdigest()[:16]
+
+
+def outdated(notebook: NotebookNode) -> list[str]:
+    """Return the cells whose stored outputs are older than their code: their first lines."""
+    return [
+        cell.source.splitlines()[0]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        and cell.outputs
+        and cell.metadata.get("outputs_of") != digest(cell.source)
+    ]
 
 
 def light_outputs(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:

@@ -296,6 +296,21 @@ def test_notebooks_are_found_by_the_start_of_their_name() -> None:
     assert notebooks.ordered() == notebooks.ordered([]) == sorted(FILES)
 
 
+@every_notebook
+def test_no_output_is_older_than_its_code(file: Path) -> None:
+    """Where this fails: `python -m helpers tutorial --store --notebooks NN`."""
+    assert notebooks.outdated(nbformat.read(file, 4)) == []
+
+
+def test_a_changed_cell_is_named() -> None:
+    notebook = nbformat.read(FILES[1], 4)
+    cell = next(c for c in notebook.cells if c.cell_type == "code" and c.outputs)
+    cell.source = f"# a comment\n{cell.source}\n"
+    assert notebooks.outdated(notebook) == [], "a comment changes nothing"
+    cell.source += "answer = 43\n"
+    assert notebooks.outdated(notebook) == ["# a comment"]
+
+
 @pytest.mark.parametrize("names", [["99"], ["0", "nowhere"], [""]])
 def test_an_unknown_notebook_is_refused(names: list[str]) -> None:
     with pytest.raises(UserError, match=r"No notebook is called .* Expected one of 00_index, "):
