@@ -125,15 +125,6 @@ def test_headings_skip_no_level(file: Path) -> None:
 
 
 @notebook_files
-@every_notebook
-def test_links_lead_somewhere(file: Path) -> None:
-    targets = [target for text in markdown(file) for target in LINK.findall(text)]
-    local = [target for target in targets if not re.match(r"#|https?://", target)]
-    assert local
-    assert not [target for target in local if not (file.parent / target).is_file()]
-
-
-@notebook_files
 @every_lesson
 def test_top_and_bottom_lead_to_the_neighbours(file: Path) -> None:
     place = FILES.index(file)

@@ -266,13 +266,6 @@ def test_the_tree_names_nothing_that_is_gone() -> None:
     assert not set(named) - there
 
 
-def test_links_in_the_readme_lead_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
-    local = [target for target in targets if "://" not in target]
-    assert local
-    assert not [target for target in local if not (environment.REPOSITORY / target).exists()]
-
-
 def test_the_readme_asks_for_the_disk_that_the_set_up_asks_for() -> None:
     setup = (environment.REPOSITORY / "tools" / "setup.sh").read_text()
     (needed,) = re.findall(r"^NEEDED_GB=(\d+)$", setup, re.MULTILINE)
