@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from helpers import plain_texts, tiers
 from helpers.errors import UserError
@@ -81,7 +82,17 @@ class Upstream(Task):
         cut = window_cutter(tokenizer, self.max_seq_length)
         rows = split.map(cut, batched=True, remove_columns=split.column_names)
         print(f"Writing down how {Path(self.dense).name} sees {len(rows):,} pieces of text ...")
-        return rows.map(embedder(self, tokenizer), batched=True)
+        embed = embedder(self, tokenizer)
+        with tqdm(total=len(rows), unit="text", leave=False) as bar:
+
+            def embed_and_show(some: dict[str, list]) -> dict[str, list]:
+                bar.update(len(some["length"]))
+                return embed(some)
+
+            # Named, as `datasets` cannot tell one bar from another.
+            name = f"{self.fingerprint} {len(rows)} {rows[0]} {rows[-1]}"
+            name = hashlib.sha256(name.encode()).hexdigest()[:16]
+            return rows.map(embed_and_show, batched=True, new_fingerprint=name)
 
     def metrics(self, outputs: np.ndarray, references: np.ndarray) -> dict[str, float]:
         """Score embeddings [rows, hidden] against the dense model's [rows, hidden].
