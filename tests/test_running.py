@@ -239,7 +239,7 @@ def test_a_model_without_label_names_is_taken_at_its_word(foreign: Path, tiny_ta
 def test_a_plain_encoder_has_nothing_to_teach_or_measure(
     tiny_model: Path, dense: Checkpoint, tiny_task: Task
 ) -> None:
-    with pytest.raises(UserError, match="holds a BertModel"):
+    with pytest.raises(UserError, match="is a BertModel; sea-or-sky needs a BertForSeq"):
         running.teacher(str(tiny_model), dense, tiny_task)
     with pytest.raises(UserError, match="self: .* has no trained head yet"):
         running.teacher("self", str(tiny_model), tiny_task)
