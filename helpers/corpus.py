@@ -27,6 +27,7 @@ from helpers.errors import ProofError, UserError
 NAME = "docs-library"
 SIZES = {"train": 6_000, "validation": 1_000}
 ABOUT = "about.json"
+DERIVED = ("cache-", "tmp")
 ROW_WORDS = (30, 70)  # fewest and most
 SHINGLE = 8  # words in a row that no training sentence may share with a validation function
 
@@ -198,7 +199,12 @@ def _rules() -> str:
 
 
 def _file_hashes(folder: Path) -> dict[str, str]:
-    files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name != ABOUT)
+    # What `datasets` derives from the rows it puts beside them; that is no damage.
+    files = sorted(
+        f
+        for f in folder.rglob("*")
+        if f.is_file() and f.name != ABOUT and not f.name.startswith(DERIVED)
+    )
     return {
         f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
     }

@@ -202,6 +202,8 @@ def test_the_cache_is_used_and_leaves_nothing_beside_it(
     tmp_path: Path, small_build: list[str]
 ) -> None:
     first = corpus.docs_library(tmp_path)
+    derived = first["train"].filter(lambda row: bool(row["text"]), load_from_cache_file=True)
+    assert len(derived) and list(tmp_path.rglob("cache-*.arrow")), "kept beside the rows"
     second = corpus.docs_library(tmp_path)
     assert small_build == ["build"]
     assert first["train"].to_dict() == second["train"].to_dict()
