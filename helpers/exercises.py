@@ -15,6 +15,7 @@ from helpers.recipes import Recipe
 from helpers.stops import Checkpoint, OnnxModel
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
 WAITING = "No answer yet: replace None by your number and run the cell again."
@@ -146,6 +147,28 @@ def rounding_error(answer: float | None, weights: "torch.Tensor") -> str:
         "The largest weight over 127.5 is a step; a value lies at most half of one from the next."
     )
     return verdict(answer, step / 2, nearly=0.1, why_wrong=slip)
+
+
+def left_out(answer: float | None, table: "pd.DataFrame") -> str:
+    """10: which encoder layer has the recipe left as it was?
+
+    Args:
+        answer: the number of the layer.
+        table: as from `sparsity.layer_sparsity`.
+    """
+    if hint := not_a_number(answer):
+        return hint
+    layers = table[table.layer >= 0].groupby("layer").sparsity.mean()
+    truth = int(layers.idxmin())
+    if answer == truth:
+        return (
+            f"Right: {truth}. It has {layers[truth]:.0%} zeros, the others {layers.median():.0%}."
+        )
+    if answer == truth + 1:
+        return "Nearly: layers are counted from 0, in the names of weights as in this table."
+    if answer not in layers.index:
+        return f"Not yet: there is no layer {answer:g}. They are 0 to {layers.index.max()}."
+    return f"Not yet: layer {answer:g} has {layers[answer]:.0%} zeros. Look for the least."
 
 
 def bits_per_weight(answer: float | None, model: OnnxModel, zipped_bytes: int) -> str:

@@ -49,14 +49,19 @@ def six_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exercises, "load_model", lambda checkpoint: model)
 
 
-def solution(notebook: str, **names: Any) -> float:
-    """Return the answer that the folded solution of a notebook computes from these names."""
+def solution_text(notebook: str) -> str:
+    """Return the code of the folded solution of a notebook."""
     (file,) = notebooks.ordered([notebook])
     cells = nbformat.read(file, as_version=4).cells
     (text,) = [cell.source for cell in cells if "<summary>Solution" in cell.source]
     block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     line = re.search(r"`(answer = [^`]+)`", text)
-    exec(block[1] if block else line[1], names)  # noqa: S102 - our own notebook's text
+    return block[1] if block else line[1]
+
+
+def solution(notebook: str, **names: Any) -> float:
+    """Return the answer that the folded solution of a notebook computes from these names."""
+    exec(solution_text(notebook), names)  # noqa: S102 - our own notebook's text
     return float(names["answer"])
 
 
@@ -77,6 +82,7 @@ def test_without_an_answer_nothing_is_computed() -> None:
         exercises.windows_needed(None, nothing, 1, 1),
         exercises.rounding_error(None, nothing),
         exercises.tasks_until_cheaper(None, nothing, nothing, nothing, nothing),
+        exercises.left_out(None, nothing),
     ]
     assert set(waiting) == {exercises.WAITING}
     nothing_to_count: Any = "70 %"
@@ -158,6 +164,25 @@ def test_09_rounding_error() -> None:
     assert head(exercises.rounding_error(1.05 * truth, weights)) == "Nearly"
     assert "a whole step" in exercises.rounding_error(2 * truth, weights)
     assert "half of one" in exercises.rounding_error(0.5, weights)
+
+
+def test_10_left_out() -> None:
+    rows = [(-1, 0.0), (0, 0.8), (0, 0.8), (1, 0.1), (1, 0.0), (2, 0.8)]
+    patient = pd.DataFrame(rows, columns=["layer", "sparsity"])
+    truth = solution("10", patient=patient)
+    assert truth == 1
+    assert exercises.left_out(truth, patient).startswith("Right: 1. It has 5% zeros")
+    assert "counted from 0" in exercises.left_out(2, patient)
+    assert "layer 0 has 80%" in exercises.left_out(0, patient)
+    assert "no layer 7" in exercises.left_out(7, patient)
+
+
+@pytest.mark.parametrize("number", range(1, 11))
+def test_the_solutions_are_those_that_are_executed(number: int) -> None:
+    last = nbformat.read(notebooks.ordered(["11"])[0], as_version=4)
+    executed = "\n".join(cell.source for cell in last.cells if cell.cell_type == "code")
+    lines = [line.strip() for line in solution_text(f"{number:02d}").splitlines()]
+    assert not [line for line in lines if line not in executed and "import" not in line]
 
 
 def test_05_bits_a_value(int8: OnnxModel) -> None:

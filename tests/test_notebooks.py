@@ -30,6 +30,7 @@ IMAGE = re.compile(r"!\[([^\]]*)\]\(|<img (?![^>]*alt=\"[^\"]+\")")
 FILES = notebooks.ordered()
 LESSONS = FILES[1:]
 every_notebook = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+SOLUTIONS = "11_solutions"  # a lesson that has no exercise of its own
 every_lesson = pytest.mark.parametrize("file", LESSONS, ids=lambda file: file.stem)
 notebook_files = pytest.mark.notebooks
 
@@ -83,6 +84,8 @@ def test_the_path_is_complete() -> None:
         "07_sparse_transfer",
         "08_question_answering",
         "09_under_the_hood",
+        "10_symptoms",
+        "11_solutions",
     ]
 
 
@@ -102,7 +105,8 @@ def test_a_lesson_says_its_goals_and_ends_in_a_summary(file: Path) -> None:
     first = read(file).cells[0].source
     assert len(re.findall(r"^- ", first.partition("**Goals**")[2], re.MULTILINE)) >= 2
     assert "**You leave with:**" in first
-    assert headings(file)[-2:] == [(2, "Exercise"), (2, "Summary")]
+    ends = [(2, "Exercise"), (2, "Summary")]
+    assert headings(file)[-2:] == ends or file.stem == SOLUTIONS and headings(file)[-1] == ends[-1]
     assert re.search(r"^- ", markdown(file)[-1], re.MULTILINE)
 
 
@@ -181,6 +185,8 @@ def test_a_missing_or_different_first_cell_is_written_anew() -> None:
 @notebook_files
 @every_lesson
 def test_there_is_an_exercise_with_a_folded_solution(file: Path) -> None:
+    if file.stem == SOLUTIONS:
+        return
     (cell,) = [cell for cell in code_cells(file) if "answer = None" in cell.source]
     assert "print(exercises." in cell.source
     assert any("<details><summary>Solution" in text for text in markdown(file))
