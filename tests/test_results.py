@@ -233,6 +233,7 @@ def test_the_readme_says_what_the_results_say() -> None:
         "tasks",
         "sparse_transfer",
         "training_speed",
+        "recipe_speed",
         "idle_recipe",
         "training_profile",
     ]

@@ -17,6 +17,7 @@ from helpers.commands.arguments import JsonArgument, flag
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
+    from helpers.stops import Checkpoint
     from helpers.tasks import Task
 
 PLAIN = {"bf16": False, "optim": "adamw_torch", "group_by_length": False}
@@ -29,7 +30,8 @@ SETTINGS = {
     "and bf16 autocast": {"bf16": True},
     "this project's defaults": {},
 }
-TORCH_DROPOUT = list(SETTINGS)[:3]
+AS_IT_COMES = list(SETTINGS)[:3]
+ENDS = [next(iter(SETTINGS)), next(reversed(SETTINGS))]
 # SparseML takes some tenths of a second to start, which no long run would notice.
 LEAST_IDLE_STEPS = 64
 # It lasts as long as the run and does nothing.
@@ -50,6 +52,9 @@ class SpeedArguments:
     rounds: int = flag(5, "how many turns each setting gets")
     steps: int = flag(16, "training steps of a turn (with --idle_recipe at least 64)")
     accuracy: bool = flag(False, "also train once to the end with the first and the last setting")
+    recipe: str | None = flag(
+        None, "train with this recipe, taught by the dense model; only the first and last setting"
+    )
     profile: bool = flag(False, "instead, show where the time of each kind of step goes")
     idle_recipe: bool = flag(False, "instead, time an idle recipe against Hugging Face's Trainer")
     store: bool = flag(False, "write the figures to results/")
@@ -64,6 +69,7 @@ def main(argv: list[str]) -> int:
     if asked.rounds < 1 or asked.steps < 1:
         raise UserError("--rounds and --steps are 1 or more.")
     task = load_task(asked.task_name)
+    work = taught_recipe(task, asked.recipe) if asked.recipe else {}
     found = {"task": asked.task_name, "tier": tiers.current().name, "rounds": asked.rounds}
     if asked.profile:
         from helpers import step_profile
@@ -72,10 +78,9 @@ def main(argv: list[str]) -> int:
     elif asked.idle_recipe:
         found |= overhead(task, asked.rounds, max(asked.steps, LEAST_IDLE_STEPS))
     else:
-        found["ms_a_step"] = settings_in_turn(task, asked.rounds, asked.steps)
+        found["ms_a_step"] = settings_in_turn(task, asked, work)
     if asked.accuracy:
-        ends = [next(iter(SETTINGS)), next(reversed(SETTINGS))]
-        runs = {name: train(task, name) for name in ends}
+        runs = {name: train(task, name, **work) for name in ENDS}
         found["accuracy"] = {name: run["metrics"]["accuracy"] for name, run in runs.items()}
         found["minutes"] = {name: run["minutes"] for name, run in runs.items()}
     print(json.dumps(found, indent=1))
@@ -92,19 +97,37 @@ def figures(asked: SpeedArguments) -> str:
     """Return the name that figures of this kind are stored under."""
     if asked.profile:
         return "training_profile"
+    if asked.recipe:
+        return "recipe_speed"
     return "idle_recipe" if asked.idle_recipe else "training_speed"
 
 
-def settings_in_turn(task: "Task", rounds: int, count: int) -> dict[str, dict[str, int]]:
-    """Return median, least and most milliseconds of a training step with each setting."""
+def taught_recipe(task: "Task", name: str) -> dict[str, Any]:
+    """Return arguments of `train`: a recipe from the dense model on, with that as its teacher."""
+    from helpers import path, tiers
+    from helpers.recipes import load_recipe
+
+    dense = path.checkpoint("dense", task)
+    recipe = load_recipe(name, num_epochs=tiers.current().recipe_epochs)
+    return {"start": dense, "recipe": recipe, "distill_teacher": dense}
+
+
+def settings_in_turn(
+    task: "Task", asked: SpeedArguments, work: dict[str, Any]
+) -> dict[str, dict[str, int]]:
+    """Return median, least and most milliseconds of a training step with each setting.
+
+    A recipe has to be run whole, so its turns are as many epochs of as many steps.
+    """
     from helpers import tiers
 
-    steps = {name: [] for name in SETTINGS}
-    few = task.shortened(count * tiers.current().batch_size, 32)
-    for _ in range(rounds):
-        for name in SETTINGS:
-            run = train(few, name, evaluation_strategy="no", max_steps=count)
-            steps[name].append(ms_a_step(run["history"], run["steps"]))
+    steps = {name: [] for name in (ENDS if work else SETTINGS)}
+    length = work or {"max_steps": asked.steps}
+    few = task.shortened(asked.steps * tiers.current().batch_size, 32)
+    for _ in range(asked.rounds):
+        for name, found in steps.items():
+            run = train(few, name, evaluation_strategy="no", **length)
+            found.append(ms_a_step(run["history"], run["steps"]))
     return {
         name: {"median": round(median(ms)), "least": round(min(ms)), "most": round(max(ms))}
         for name, ms in steps.items()
@@ -176,24 +199,27 @@ def plain_step(task: "Task", folder: str, **settings: str | bool) -> float:
     return ms_a_step(trainer.state.log_history, trainer.state.global_step)
 
 
-def train(task: "Task", name: str, **settings: Any) -> dict[str, Any]:
-    """Fine-tune the embedded model with one of the settings; return the content of `run.json`."""
+def train(
+    task: "Task", name: str, start: "str | Checkpoint" = "minilm", **settings: Any
+) -> dict[str, Any]:
+    """Fine-tune a model with one of the settings; return the content of `run.json`."""
     from helpers import path
     from helpers.training import fine_tune
 
-    dropout = torch_dropout() if name in TORCH_DROPOUT else nullcontext()
-    with tempfile.TemporaryDirectory() as folder, dropout:
+    patches = as_they_come(type(task)) if name in AS_IT_COMES else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, patches:
         sizes = {**path.settings("dense"), "disable_tqdm": True, **settings, **SETTINGS[name]}
-        return fine_tune(task, "minilm", Path(folder) / "run", **sizes).run
+        return fine_tune(task, start, Path(folder) / "run", **sizes).run
 
 
 @contextmanager
-def torch_dropout() -> Iterator[None]:
-    """Let models keep the dropout they come with."""
+def as_they_come(kind: "type[Task]") -> Iterator[None]:
+    """Let models keep the dropout they come with, and a teacher be asked at every step."""
     from helpers import trainer
 
     quicken, trainer.quicken_dropout = trainer.quicken_dropout, lambda model: None
+    records, kind.records_teacher = kind.records_teacher, False
     try:
         yield
     finally:
-        trainer.quicken_dropout = quicken
+        trainer.quicken_dropout, kind.records_teacher = quicken, records
