@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from helpers import corpus, squad
 from helpers.docstrings import LABELS, docstrings, source_files

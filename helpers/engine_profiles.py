@@ -154,7 +154,7 @@ def profiles(
         Milliseconds with one row a part and one column each, and {column: why it is missing}.
     """
     import pandas as pd
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     columns, failed = {}, {}
     for name, model, engine, batch_size in tqdm(asked, desc="profiles", leave=False):

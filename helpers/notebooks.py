@@ -11,7 +11,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from helpers import environment
 from helpers.errors import CellFailed, UserError

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from helpers.benchmark import SEED, Row, start
 from helpers.engine_child import Setup

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from torch import nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -174,12 +174,12 @@ class SharedRanges(TrainerCallback):
 
 
 class EpochLines(ProgressCallback):
-    """A bar in text while it trains, and one line an epoch that stays: what a reader looks at."""
+    """A bar while it trains, and one line an epoch that stays: what a reader looks at."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the bar; the inherited one is a widget, which a stored notebook cannot show."""
+        """Open the bar: a widget in a notebook, text elsewhere (the inherited one: always text)."""
         self.current_step = 0
         if state.is_world_process_zero:
             self.training_bar = tqdm(total=state.max_steps, desc="training", unit="step")
