@@ -1,7 +1,7 @@
 # The verbs of the tutorial. `make` alone lists them. Every recipe works in a path with spaces.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup lab tutorial test bridged style notebooks results lock
+.PHONY: help setup lab tutorial test test-browser bridged style notebooks results lock
 
 PY := .venv/bin/python
 # What `make bridged` runs, and behind which Pythons.
@@ -12,7 +12,7 @@ QUIET := HF_HUB_OFFLINE=1 NM_DISABLE_ANALYTICS=1
 
 help:  ## list these verbs
 	@echo "Sparse transfer learning, step by step. First: make setup, then: make lab"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup:  ## .venv on Python 3.11 from requirements.lock, with the Jupyter kernel
 	@bash tools/setup.sh
@@ -36,6 +36,9 @@ test: setup style  ## style, then unit tests and every notebook at smoke size, s
 	lessons=0; wait $$notebooks || lessons=$$?; cat runs/smoke.txt; \
 	exit $$((unit > lessons ? unit : lessons))
 	$(SMOKE) $(TIMED)
+
+test-browser: setup  ## notebooks in JupyterLab and on pages, in a real Chromium; pictures in runs/browser
+	$(QUIET) $(PY) -m pytest tests/browser -m browser
 
 bridged: setup  ## every notebook at smoke size on kernels of other Pythons, which pass the cells on
 	@set -e; for version in $(PYTHONS); do \
