@@ -50,9 +50,10 @@ bridged: setup  ## every notebook at smoke size on kernels of other Pythons, whi
 			--nbval-kernel-name "python-$$version" $(NOTEBOOKS); \
 	done
 
-style: setup  ## check format and lint, change nothing
+style: setup  ## check format, lint and spelling, change nothing
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+	.venv/bin/typos
 
 notebooks: setup  ## run the notebooks at laptop size and store their outputs
 	$(PY) -m helpers tutorial --store

@@ -30,6 +30,7 @@ IMAGE = re.compile(r"!\[([^\]]*)\]\(|<img (?![^>]*alt=\"[^\"]+\")")
 FILES = notebooks.ordered()
 LESSONS = FILES[1:]
 every_notebook = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+TYPOS = Path(sys.executable).with_name("typos")
 SOLUTIONS = "11_solutions"  # a lesson that has no exercise of its own
 every_lesson = pytest.mark.parametrize("file", LESSONS, ids=lambda file: file.stem)
 notebook_files = pytest.mark.notebooks
@@ -190,6 +191,17 @@ def test_there_is_an_exercise_with_a_folded_solution(file: Path) -> None:
     (cell,) = [cell for cell in code_cells(file) if "answer = None" in cell.source]
     assert "print(exercises." in cell.source
     assert any("<details><summary>Solution" in text for text in markdown(file))
+
+
+@notebook_files
+@every_notebook
+def test_words_are_spelt_as_they_should_be(file: Path) -> None:
+    cells = "\n\n".join(cell.source for cell in read(file).cells)
+    done = subprocess.run([TYPOS, "-"], input=cells, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    slip = "sparse model".replace("el", "le")
+    found = subprocess.run([TYPOS, "-"], input=slip, capture_output=True, text=True)
+    assert slip.split()[1] in found.stdout, "the check finds a slip"
 
 
 @notebook_files
