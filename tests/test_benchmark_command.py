@@ -168,6 +168,8 @@ def test_of_an_export_in_both_forms_every_engine_gets_its_own(tmp_path: Path) ->
         (["m.onnx", "--num_cores", "4096"], "4096 cores were asked for"),
         (["m.onnx"], "There is no model m.onnx"),
         (["m.onnx", "--output", "."], "--output . is a folder"),
+        (["m.onnx", "--output", "afile/new/x.json"], "afile is no folder to write in"),
+        (["m.onnx", "--plot", "afile/x.png"], "afile is no folder to write in"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value) or "nothing",
 )
@@ -179,8 +181,9 @@ def test_bad_input_is_two_lines_and_exit_code_2(
     capsys: pytest.CaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("")
     assert main(["benchmark", *flags]) == 2
     message = capsys.readouterr().err
     assert reason in message
     assert len(message.splitlines()) <= 2
-    assert not any(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == ["afile"]

@@ -5,6 +5,7 @@ a model is an .onnx file, the folder of an export, of which every engine gets th
 or a checkpoint (for torch). NAME=PATH names it.
 """
 
+import os
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -137,10 +138,14 @@ def check_place(name: str, file: str | None, *, picture: bool = False) -> None:
     """Refuse a place where no such file can be written.
 
     Raises:
-        UserError: it is a folder, or a picture's name has no ending of one.
+        UserError: it is a folder, or in none that can be written to; or a picture's name has no
+            ending of one.
     """
     if file and Path(file).is_dir():
         raise UserError(f"--{name} {file} is a folder. Expected the name of a file.")
+    above = next((p for p in Path(file).absolute().parents if p.exists()), None) if file else None
+    if above and not (above.is_dir() and os.access(above, os.W_OK)):
+        raise UserError(f"--{name} {file}: {above} is no folder to write in. Name another place.")
     if file and picture and Path(file).suffix not in PICTURES:
         raise UserError(f"--{name} {file}: expected a name that ends in {', '.join(PICTURES)}.")
 
