@@ -48,6 +48,7 @@ def test_the_table_the_file_and_the_last_line_say_the_same(
         (["m.onnx", "--timed_texts", "1"], "--timed_texts is 1"),
         (["m.onnx", "--plot", "speed.doc"], "expected a name that ends in .png"),
         (["m.onnx", "--output", "."], "--output . is a folder"),
+        (["m.onnx", "--output", "/dev/null/x.json"], "/dev/null is no folder to write in"),
         (["m.onnx", "--num_cores", "4096"], "4096 cores were asked for"),
         (["m.onnx", "--buckets"], "--buckets"),
         (["m.onnx", "--task_name", "no/such-data"], "no/such-data"),

@@ -141,12 +141,14 @@ def check_place(name: str, file: str | None, *, picture: bool = False) -> None:
         UserError: it is a folder, or in none that can be written to; or a picture's name has no
             ending of one.
     """
-    if file and Path(file).is_dir():
+    if not file:
+        return
+    if Path(file).is_dir():
         raise UserError(f"--{name} {file} is a folder. Expected the name of a file.")
-    above = next((p for p in Path(file).absolute().parents if p.exists()), None) if file else None
-    if above and not (above.is_dir() and os.access(above, os.W_OK)):
+    above = next(folder for folder in Path(file).absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
         raise UserError(f"--{name} {file}: {above} is no folder to write in. Name another place.")
-    if file and picture and Path(file).suffix not in PICTURES:
+    if picture and Path(file).suffix not in PICTURES:
         raise UserError(f"--{name} {file}: expected a name that ends in {', '.join(PICTURES)}.")
 
 

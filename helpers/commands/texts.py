@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING
 
 from helpers.commands import parse, print_json, with_first
 from helpers.commands.arguments import JsonArgument, TextArguments, flag
-from helpers.commands.benchmark import (
-    check_place,
-    check_shared,
-    named,
-    save_picture,
-    split,
-    whole,
-    words,
-)
+from helpers.commands.benchmark import check_shared, named, save_picture, split, whole, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +59,6 @@ def main(argv: list[str]) -> int:
 
     types = (RealTextsArguments, TextArguments, JsonArgument)
     asked, data, output = parse("texts", types, with_first(argv, "--models"))
-    check_place("output", asked.output)
     check_shared("texts", asked, LEAST)
     # The tokenizer gets as many threads as the engines.
     data.preprocessing_num_workers = data.preprocessing_num_workers or check_threads(

@@ -24,6 +24,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ("--headless=new", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 QUIET += ("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--no-sandbox")
 START_SECONDS = 60
+WINDOW = (1280, 1600)
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -117,11 +118,11 @@ def wait_for(url: str, log: Path) -> None:
 
 
 @contextmanager
-def chromium(home: Path, width: int = 1280, height: int = 1600) -> Iterator[Chrome]:
+def chromium(home: Path) -> Iterator[Chrome]:
     """Open a browser without a window, and with nothing from another run."""
     options = ChromeOptions()
     options.binary_location = browser_program()
-    for flag in (*QUIET, f"--user-data-dir={home}", f"--window-size={width},{height}"):
+    for flag in (*QUIET, f"--user-data-dir={home}", "--window-size={},{}".format(*WINDOW)):
         options.add_argument(flag)
     driver = Chrome(options, Service(shutil.which("chromedriver")))
     try:

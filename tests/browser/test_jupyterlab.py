@@ -12,7 +12,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from lab import ROOT, Lab, browser_program, chromium, jupyterlab
+from lab import ROOT, WINDOW, Lab, browser_program, chromium, jupyterlab
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook
 from selenium.webdriver import Chrome
@@ -50,7 +50,6 @@ return {
   pictures: pictures.length,
   broken: pictures.filter(picture => !picture.complete || !picture.naturalWidth).length,
   red: area.querySelectorAll("[data-mime-type='application/vnd.jupyter.stderr']").length,
-  tables: area.querySelectorAll(".jp-RenderedHTMLCommon table").length,
   wider: area.scrollWidth - area.clientWidth,
 };
 """
@@ -116,11 +115,11 @@ def errors(found: dict[str, Any]) -> list[str]:
 def photograph(driver: Chrome, name: str, area: str) -> None:
     """Store a picture of the page, as high as what is in it."""
     height = driver.execute_script("return document.querySelector(arguments[0]).scrollHeight", area)
-    driver.set_window_size(1280, min(int(height) + 200, 16_000))
+    driver.set_window_size(WINDOW[0], min(int(height) + 200, 16_000))
     driver.execute_script("document.querySelector(arguments[0]).scrollTop = 0", area)
     time.sleep(1)
     driver.save_screenshot(str(PICTURES / f"{name}.png"))
-    driver.set_window_size(1280, 1600)
+    driver.set_window_size(*WINDOW)
 
 
 @pytest.mark.parametrize("name", RUN)
@@ -146,9 +145,7 @@ def test_a_stored_notebook_is_whole_on_a_page(browser: Chrome, file: Path, tmp_p
     browser.get((tmp_path / "page.html").as_uri())
     photograph(browser, f"page_{file.stem}", "body")
     looks = browser.execute_script(LOOKS, "body")
-    drawn = sum(
-        "image/png" in cell.get("outputs", []).__repr__() for cell in nbformat.read(file, 4).cells
-    )
+    drawn = sum("image/png" in str(cell.get("outputs")) for cell in nbformat.read(file, 4).cells)
     assert looks["broken"] == 0 and looks["pictures"] >= drawn
     assert looks["red"] == 0
     assert looks["wider"] <= 1
