@@ -156,8 +156,16 @@ def describe() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "versions": {name: package_version(name) for name in REPORTED_PACKAGES},
-        "machine": machine(),
+        "machine": machine() | graphics(),
     }
+
+
+def graphics() -> dict[str, str]:
+    """Return the GPU that a run can have used; nothing without one, or where Torch is not loaded."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    return {"gpu": torch.cuda.get_device_name()}
 
 
 def check_disk(folder: Path, needed_bytes: int) -> None:

@@ -198,7 +198,8 @@ def machine_line(found: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {versions[name]}" for name in names)
     extras = [w for w, k in (("VNNI", "vnni"), ("bf16", "bf16"), ("AMX", "amx")) if cpu[k]]
     cores = environment.in_cores(cpu["cores"])
+    gpu = f"{cpu['gpu']} beside " if "gpu" in cpu else ""
     return (
-        f"{cpu['cpu']}, {cores} ({', '.join(extras) or 'no VNNI'}); "
+        f"{gpu}{cpu['cpu']}, {cores} ({', '.join(extras) or 'no VNNI'}); "
         f"Python {found['python']}, {packages}. Command: `{found['command']}`."
     )

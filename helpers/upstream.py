@@ -142,7 +142,8 @@ def embedder(
 
     from helpers import models
 
-    dense, pad = models.load_model(dense_model(task)), task.collator(tokenizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dense, pad = models.load_model(dense_model(task)).to(device), task.collator(tokenizer)
 
     def embed(rows: dict[str, list]) -> dict[str, list]:
         # Windows of like length together, or most of the work is padding.
@@ -152,7 +153,7 @@ def embedder(
             some = order[start : start + EMBEDDED_AT_ONCE]
             batch = pad([{name: rows[name][i] for name in models.INPUTS} for i in some])
             with torch.no_grad():
-                found[some] = dense(**batch).embedding.numpy()
+                found[some] = dense(**batch.to(device)).embedding.cpu().numpy()
         return {"labels": list(found)}
 
     return embed

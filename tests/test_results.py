@@ -232,6 +232,7 @@ def test_the_readme_says_what_the_results_say() -> None:
         "texts_docs-library",
         "tasks",
         "sparse_transfer",
+        "sparse_transfer_gpu",
         "training_speed",
         "recipe_speed",
         "idle_recipe",
