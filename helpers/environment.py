@@ -161,7 +161,7 @@ def describe() -> dict[str, Any]:
 
 
 def graphics() -> dict[str, str]:
-    """Return the GPU that a run can have used; nothing without one, or where Torch is not loaded."""
+    """Return the GPU that a run can have used; nothing without one, or before Torch is loaded."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return {}
