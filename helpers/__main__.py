@@ -64,11 +64,15 @@ def main(argv: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         # A progress bar has left the cursor in its line.
-        complain(
-            "\ninterrupted: nothing unfinished counts as finished. "
-            "A run with --save_strategy goes on if the same command is given again."
-        )
+        complain(f"\ninterrupted: nothing unfinished counts as finished. {how_to_go_on(argv[0])}")
         return 130
+
+
+def how_to_go_on(command: str) -> str:
+    """Say what becomes of an interrupted run of a command."""
+    if command.startswith("run_") or command == "sparsify_upstream":
+        return "A run with --save_strategy goes on if the same command is given again."
+    return "Give the same command again."
 
 
 def check_size() -> None:

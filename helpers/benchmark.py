@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from helpers import model_inputs
 from helpers.engine_child import Setup
 from helpers.engine_process import TIMEOUT, EngineError, EngineProcess, check_threads
-from helpers.engines import kinds_taken, missing_engines, open_engine, takes
+from helpers.engines import check_takes, missing_engines, open_engine, takes
 from helpers.errors import UserError
 from helpers.measurements import Measurement, as_table, load, save
 from helpers.model_facts import facts_of
@@ -165,6 +165,16 @@ def fits(engine: str, path: Path, asked: Sequence[str]) -> bool:
     return engine in fitting or not fitting
 
 
+def left_out(models: dict[str, Path], engines: Sequence[str]) -> list[str]:
+    """Return what `measure` leaves out because the engine does not run such a model, in words."""
+    return [
+        f"{name} on {engine}"
+        for name, path in models.items()
+        for engine in engines
+        if not fits(engine, file_for(engine, Path(path)), engines)
+    ]
+
+
 def token_inputs(shape: Sequence[int], words: int | None = None) -> dict[str, np.ndarray]:
     """Return the same random words for everybody: int64 arrays [batch, sequence], no padding.
 
@@ -190,9 +200,7 @@ def start(row: Row, stack: ExitStack, setup: Setup, timeout: float) -> dict[str,
         row.error = reason
         return {}
     try:
-        if not takes(row.engine, row.path) and ":" not in row.engine:
-            wanted = " or ".join(kinds_taken(row.engine))
-            raise EngineError(f"{row.engine} takes this: {wanted}. The model is none.")
+        check_takes(row.engine, row.path)
         row.process = stack.enter_context(open_engine(row.path, row.engine, timeout=timeout))
         about = row.process.prepare(*setup.shape, setup.threads, setup.streams)
     except EngineError as error:

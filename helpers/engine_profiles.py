@@ -19,7 +19,7 @@ from helpers import engine_kinds
 from helpers.benchmark import file_for, token_inputs
 from helpers.engine_child import Setup, own_dtype
 from helpers.engine_process import EngineError
-from helpers.engines import open_engine
+from helpers.engines import check_takes, open_engine
 from helpers.errors import UserError
 from helpers.model_inputs import Inputs, fitted, vocabulary
 
@@ -132,6 +132,7 @@ def profile(
     if engine not in PROFILED:
         raise UserError(f"No profile of {engine!r}. Expected one of {', '.join(PROFILED)}.")
     file = file_for(engine, model)
+    check_takes(engine, file)
     inputs = token_inputs([batch_size, sequence_length], vocabulary([file]))
     steps = steps_of(file, engine, inputs, num_cores)
     found = pd.DataFrame([(part_of(name), ms) for name, ms in steps], columns=["part", "ms"])

@@ -69,6 +69,19 @@ def takes(engine: str, model: Path) -> bool:
     return kind_of(model) in kinds_taken(engine)
 
 
+def check_takes(engine: str, model: Path) -> None:
+    """Refuse a model of a kind that an engine does not run.
+
+    Raises:
+        EngineError: with what it runs, and what to do.
+    """
+    if ":" in engine or takes(engine, model):
+        return
+    wanted = " or ".join(kinds_taken(engine))
+    hint = " Export it first." if kind_of(model) == "checkpoint" else ""
+    raise EngineError(f"{engine} runs: {wanted}. {model} is: {kind_of(model)}.{hint}")
+
+
 def open_engine(model: Path | str, engine: str, *, timeout: float = TIMEOUT) -> EngineProcess:
     """Start a child process that holds this engine and a private copy of the model.
 

@@ -47,7 +47,8 @@ def quantize_after_training(
         overwrite: replace what it holds.
 
     Returns:
-        What `peer.json` says: `method`, `engine`, `metrics` there, `fp32` metrics, `source`.
+        What `peer.json` says: `method`, `engine`, `metrics` there, `fp32` metrics on the same
+        `rows`, `source`.
 
     Raises:
         UserError: for another method, a checkpoint that is int8 already, another task, an engine
@@ -61,13 +62,17 @@ def quantize_after_training(
         dense = folder / "dense.onnx"
         export.write_graph(models.load_model(checkpoint), dense, task.outputs, quantized=False)
         made = WRITERS[method](dense, folder, texts)
-        dense.unlink()
         features = task.encode_validation(tokenizer, task.validation)
+        fp32 = checkpoint.metrics
+        if checkpoint.run["rows"]["validation"] != len(task.validation):
+            fp32 = measure(dense, METHODS[method], checkpoint, task, features)
+        dense.unlink()
         note = {
             "method": method,
             "engine": METHODS[method],
             "metrics": measure(made, METHODS[method], checkpoint, task, features),
-            "fp32": checkpoint.metrics,
+            "fp32": fp32,
+            "rows": len(task.validation),
             "source": identity(checkpoint),
             "calibration_rows": len(rows),
         }

@@ -213,7 +213,8 @@ def heat_map(table: pd.DataFrame) -> "Figure":
     times = cells.max() / cells
     order = times.iloc[:, 0].sort_values(ascending=False).index
     cells, times = cells.loc[order], times.loc[order]
-    figure, (axis,) = new_figure(2.5 + 1.1 * cells.shape[1], 1.2 + 0.42 * len(cells))
+    # Three columns' width at least, or the title is cut off.
+    figure, (axis,) = new_figure(2.5 + 1.1 * max(3, cells.shape[1]), 1.2 + 0.42 * len(cells))
     most = max(1.01, float(np.nanmax(times)))
     axis.imshow(times, cmap="Greys", norm=LogNorm(1, most**1.3), aspect="auto")
     for (y, x), value in np.ndenumerate(times.to_numpy()):

@@ -120,7 +120,8 @@ def test_a_row_that_hangs_drops_out_and_the_others_go_on(onnx_file: Path) -> Non
 
 def test_a_model_no_engine_takes_says_why(checkpoint: Path) -> None:  # noqa: F811
     found = measure({"folder": checkpoint}, ["onnxruntime"], **QUICK)
-    assert "takes this: ONNX file" in found[0].error
+    assert "onnxruntime runs: ONNX file." in found[0].error
+    assert found[0].error.endswith("is: checkpoint. Export it first.")
 
 
 def test_answers_that_are_no_numbers_are_a_reason(onnx_file: Path) -> None:  # noqa: F811

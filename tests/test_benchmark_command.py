@@ -140,6 +140,34 @@ def test_rows_that_fail_have_words_and_the_others_times(
     assert one_shape in text and absent in text, "in full, not only in a cell of the table"
 
 
+def test_a_benchmark_in_which_nothing_ran_fails_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model = encoder(tmp_path / "fixed.onnx", shape=(4, 8))
+    output = ["--output", str(tmp_path / "speed.json"), "--plot", str(tmp_path / "speed.png")]
+    assert main(["benchmark", str(model), "--engines", "onnxruntime", *output, *QUICK]) == 2
+    said = capsys.readouterr()
+    assert "It takes input_ids as int64 [4, 8] only" in said.out
+    assert "Nothing could be timed" in said.err
+    assert [file.name for file in tmp_path.iterdir()] == ["fixed.onnx"]
+
+
+def test_pairs_that_do_not_fit_are_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = encoder(tmp_path / "free.onnx")
+    assert main(["benchmark", str(model), "--engines", "onnxruntime,torch", *QUICK]) == 0
+    text = capsys.readouterr().out
+    assert "left out, as the engine does not run such a model: free.onnx on torch" in text
+
+
+def test_a_picture_of_accuracies_is_refused_before_anything_is_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model = encoder(tmp_path / "free.onnx")
+    assert main(["benchmark", str(model), "--bubbles", str(tmp_path / "b.png"), *QUICK]) == 2
+    said = capsys.readouterr()
+    assert "tells an accuracy" in said.err and not said.out
+
+
 def test_of_an_export_in_both_forms_every_engine_gets_its_own(tmp_path: Path) -> None:
     from onnx import TensorProto, helper, save
 

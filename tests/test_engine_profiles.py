@@ -11,6 +11,7 @@ from helpers import engine_profiles
 from helpers.__main__ import main
 from helpers.engine_process import EngineError
 from helpers.errors import UserError
+from helpers.stops import Checkpoint
 
 LAYER = "/bert/encoder/layer.3"
 
@@ -82,6 +83,13 @@ def test_the_command_prints_stores_and_draws(
     assert stored["errors"] == {"sparse, openvino, batch 1": "OpenVino refused (prepare): no"}
     assert {"command", "machine", "versions"} <= set(stored)
     assert (tmp_path / "p.png").stat().st_size > 5000
+
+
+def test_a_checkpoint_is_to_be_exported_first(
+    dense: Checkpoint, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["profile", str(dense.folder), "--engines", "onnxruntime"]) == 2
+    assert "is: checkpoint. Export it first." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_an_openvino_model_is_for_openvino_only(tmp_path: Path) -> None:
     assert engines.takes("openvino", tmp_path)
     assert not engines.takes("torch", tmp_path)
     (row,) = measure({"x": tmp_path}, ["torch"], (1,), 8, num_cores=1, rounds=1)
-    assert row.error == "torch takes this: checkpoint. The model is none."
+    assert row.error == f"torch runs: checkpoint. {tmp_path} is: OpenVINO model."
 
 
 def test_what_cannot_be_quantized_is_refused(
@@ -74,6 +74,12 @@ def test_from_the_shell(
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["fp32"] == dense.metrics
     assert (tmp_path / "int8" / "model.onnx").is_file()
+    few = ["--max_eval_samples", "16", "--overwrite_output_dir", "--json"]
+    assert main(["quantize", str(dense.folder), "--output_dir", out, *tiny_files, *few]) == 0
+    fewer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (report["rows"], fewer["rows"]) == (dense.run["rows"]["validation"], 16)
+    # Sixteenths: both halves of the comparison are over the same rows.
+    assert fewer["fp32"]["accuracy"] * 16 == int(fewer["fp32"]["accuracy"] * 16)
     for wrong in ([], [str(dense.folder)], [str(tmp_path / "none"), "--output_dir", out]):
         assert main(["quantize", *wrong]) == 2
         assert len(capsys.readouterr().err.splitlines()) <= 2

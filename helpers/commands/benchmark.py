@@ -87,10 +87,12 @@ def main(argv: list[str]) -> int:
     ]
     table = benchmark.as_table(found)
     print(readable(table).to_string(index=False), "\n")
+    print_left_out(asked.models, asked.engines)
     words_for_it = benchmark.verdict(found, features)
     print(words_for_it)
-    timed = any(row.error is None for row in found)
-    held = held_to_the_roof(asked, found) if asked.roofline and timed else {}
+    if all(row.error for row in found):
+        raise UserError("Nothing could be timed; the reasons are above.")
+    held = held_to_the_roof(asked, found) if asked.roofline else {}
     if asked.output:
         about = {"command": f"python -m helpers benchmark {shlex.join(argv)}", **held}
         benchmark.save(found, Path(asked.output), {**about, **environment.describe()})
@@ -108,11 +110,15 @@ def check(asked: BenchmarkArguments) -> None:
     Raises:
         UserError: naming the flag.
     """
+    from helpers import quality
+
     check_shared("benchmark", asked, {"rounds": 1, "warmup": 0})
     for name in ("sequence_length", "batch_sizes"):
         whole(name, getattr(asked, name))
     for name in ("bubbles", "roofline"):
         check_place(name, getattr(asked, name), picture=True)
+    if asked.bubbles:
+        quality.check_known(named(asked.models))
 
 
 def check_shared(command: str, asked: Any, numbers: dict[str, int]) -> None:  # noqa: ANN401 - flags
@@ -165,8 +171,18 @@ def whole(name: str, texts: list[str]) -> list[int]:
     """
     for text in split(texts):
         if not text.isdecimal() or int(text) < 1:
-            raise UserError(f"--{name} has {text!r}. Expected whole numbers, such as 1,16.")
+            raise UserError(
+                f"--{name} has {text!r}. Expected whole numbers of 1 or more, such as 1,16."
+            )
     return [int(text) for text in split(texts)]
+
+
+def print_left_out(models: list[str], engines: list[str]) -> None:
+    """Say which pairs have no row because the engine does not run such a model."""
+    from helpers import benchmark
+
+    if pairs := benchmark.left_out(named(models), split(engines)):
+        print(f"left out, as the engine does not run such a model: {', '.join(pairs)}\n")
 
 
 def held_to_the_roof(asked: BenchmarkArguments, found: list["Measurement"]) -> dict[str, object]:
@@ -182,17 +198,17 @@ def held_to_the_roof(asked: BenchmarkArguments, found: list["Measurement"]) -> d
 
 
 def pictures(asked: BenchmarkArguments, table: "pd.DataFrame") -> None:
-    """Draw what is asked for, if anything was timed."""
+    """Draw what is asked for."""
     from helpers import plots, quality
 
-    if table.median_ms.isna().all():
-        return
     if asked.plot:
         save_picture(plots.heat_map(table), asked.plot)
     if asked.bubbles:
         first = table[["sequence_length", "batch_size"]].min()
         same = (table[["sequence_length", "batch_size"]] == first).all(axis=1)
         known = quality.with_quality(table[same], named(asked.models))
+        for name in sorted(set(table.model) - set(known.model)):
+            print(f"{asked.bubbles}: without {name}, whose accuracy or time is not known")
         title = f"batch {first.batch_size}, {first.sequence_length} tokens"
         save_picture(plots.bubbles(known, title), asked.bubbles)
 

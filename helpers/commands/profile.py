@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 from helpers.commands import parse, print_json, with_first
 from helpers.commands.arguments import JsonArgument, flag
-from helpers.commands.benchmark import check_place, named, save_picture, split, whole, words
+from helpers.commands.benchmark import (
+    check_place,
+    named,
+    print_left_out,
+    save_picture,
+    split,
+    whole,
+    words,
+)
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +51,7 @@ def main(argv: list[str]) -> int:
     print(found.round(2).to_string(), "\n\nShare of the profiled time (%)\n", shares.to_string())
     for column, reason in failed.items():
         print(f"{column}: {reason}")
+    print_left_out(asked.models, asked.engines)
     content = {"ms": found.to_dict(), "errors": failed}
     if asked.output:
         store(content, argv, Path(asked.output))

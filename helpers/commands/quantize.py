@@ -43,6 +43,7 @@ def main(argv: list[str]) -> int:
         method=asked.method,
         overwrite=asked.overwrite_output_dir,
     )
-    print(f"fp32: {note['fp32']}\nint8 on {note['engine']}: {note['metrics']}")
+    print(f"{note['rows']:,} rows; fp32: {note['fp32']}")
+    print(f"int8 on {note['engine']}: {note['metrics']}")
     print_json(output.json, {"output_dir": asked.output_dir, **note})
     return 0

@@ -79,6 +79,7 @@ def main(argv: list[str]) -> int:
     print(readable(table).to_string(index=False), "\n")
     words_for_it = text_measurements.verdict(lengths, found)
     print(words_for_it)
+    print_buckets(asked.buckets, lengths.buckets)
     about = {"lengths": lengths.describe(), "verdict": words_for_it}
     if asked.output:
         command = {"command": f"python -m helpers texts {shlex.join(argv)}"}
@@ -87,6 +88,16 @@ def main(argv: list[str]) -> int:
         save_picture(speed_plots.real_texts(lengths, table), asked.plot)
     print_json(output.json, {**about, "measurements": [asdict(row) for row in found]})
     return 0
+
+
+def print_buckets(asked: list[str] | None, used: list[int]) -> None:
+    """Say which buckets differ from those that were asked for."""
+    wanted = used if asked is None else whole("buckets", asked)
+    if set(wanted) != set(used):
+        print(
+            f"buckets used: {', '.join(map(str, used))}. One that no text needs is left out, and "
+            "the longest is always --max_seq_length, or what the texts need of it."
+        )
 
 
 def readable(table: "pd.DataFrame") -> "pd.DataFrame":
