@@ -129,7 +129,14 @@ def new_model(name: str | Path, task: "Task") -> "nn.Module":
     except Exception as error:  # safetensors, pickle and hub errors share no base class
         raise unreachable(source, "model", error) from error
     check_architecture(name, model.config.model_type, info)
+    if is_new("classifier.bias", info):
+        task.prepare_head(model)
     return compat.make_attention_quantizable(model)
+
+
+def is_new(weight: str, info: dict[str, list]) -> bool:
+    """Tell whether a weight was drawn at random, as the model's files have none that fits."""
+    return weight in {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
 
 
 def loader(head: str) -> "type[PreTrainedModel]":

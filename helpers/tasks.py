@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from datasets import Dataset
+    from torch import nn
     from transformers import BatchEncoding, DataCollator, PreTrainedTokenizerBase
 
 SAMPLING_SEED = 13
@@ -88,6 +89,9 @@ class Task:
     def settings(self) -> dict[str, Any]:
         """What a checkpoint must keep to be asked again in the same way."""
         return {"max_seq_length": self.max_seq_length}
+
+    def prepare_head(self, network: "nn.Module") -> None:
+        """Set a head that is still random as the task's loss likes it; most need nothing."""
 
     def sample(self, rows: int = 6) -> pd.DataFrame:
         """Return a few training rows with their labels in words."""

@@ -12,7 +12,7 @@ from datasets import Dataset
 from learning import losses
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from helpers import load_task, tiers
+from helpers import load_task, models, tiers
 from helpers.errors import UserError
 from helpers.models import load_tokenizer
 from helpers.tasks import Task
@@ -44,6 +44,19 @@ def places() -> MultiLabel:
     labels = [[0], [1], [0, 1], [], [1, 0], [0]]
     rows = Dataset.from_dict({"text": texts, "label": labels})
     return MultiLabel("places", rows, rows, ["sea", "sky"], 16)
+
+
+def test_a_new_multi_label_head_starts_at_the_labels_shares(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    network = models.new_model(tiny_model, places())
+    # Four and three of six rows, half a row added on either side.
+    assert network.classifier.bias.tolist() == pytest.approx(np.log([4.5 / 2.5, 1.0]).tolist())
+    with torch.no_grad():
+        network.classifier.bias.fill_(7.0)
+    network.save_pretrained(tmp_path)
+    again = models.new_model(tmp_path, places())
+    assert again.classifier.bias.tolist() == [7.0, 7.0], "a head that was trained keeps its own"
 
 
 @pytest.mark.parametrize("task", [alike(), places()], ids=["regression", "multi-label"])
