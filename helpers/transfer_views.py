@@ -1,6 +1,8 @@
 """What notebook 7 shows: what an encoder sees, zeros that stay, what a transfer costs and gives."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from helpers import models, plots, sparsity
+from helpers import environment, models, plots, sparsity
 from helpers.stops import Checkpoint
 from helpers.upstream import Upstream, dense_model, nearest
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import DataCollator
 
 SHOWN = 90  # characters of a text
+STORED = environment.REPOSITORY / "results" / "sparse_transfer_gpu.json"
 
 
 def neighbours(task: Upstream, sparse: Checkpoint, rows: int = 5) -> pd.DataFrame:
@@ -136,6 +139,29 @@ def cut_at_once(task: Upstream, levels: Sequence[float]) -> pd.DataFrame:
         seen = embeddings(network, windows, task.collator(tokenizer))
         rows.append(("cut, not healed", level, task.metrics(seen, dense)["cosine_similarity"]))
     return pd.DataFrame(rows, columns=["way", "sparsity", "score"])
+
+
+def stored_ways(task: str, file: Path = STORED) -> tuple[pd.DataFrame, float]:
+    """Return what is stored of a task: scores of both ways at each level, and the dense model's.
+
+    Args:
+        task: a key of the file's `tasks`, such as "sst2".
+        file: as `python -m helpers results --transfer` writes it.
+
+    Returns:
+        One row a stop in fp32 with a teacher: way, sparsity, score (the task's main metric, 0 to
+        1); and the dense score.
+    """
+    stops = json.loads(file.read_text())["tasks"][task]
+    metric = next(iter(stops["dense"]["metrics"]))
+    rows = [
+        (way, int(name.removeprefix(begin)) / 100, stop["metrics"][metric])
+        for begin, way in (("prune", "pruned for the task"), ("transfer", "sparse transfer"))
+        for name, stop in stops.items()
+        if name.removeprefix(begin).isdigit()
+    ]
+    columns = ["way", "sparsity", "score"]
+    return pd.DataFrame(rows, columns=columns), stops["dense"]["metrics"][metric]
 
 
 def score_against_sparsity(table: pd.DataFrame, dense: float, label: str = "score (%)") -> "Figure":

@@ -5,6 +5,8 @@ the reader first. How: the stored files are read, not run; nbval runs them.
 """
 
 import ast
+import base64
+import io
 import json
 import re
 import subprocess
@@ -13,12 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
-from helpers import environment, notebooks
+from helpers import environment, notebooks, plots
 from helpers.errors import CellFailed, UserError
+from helpers.notebooks import in_few_colours
 
 LONGEST_CELL = 14  # lines, as `ruff format` leaves them
 LARGEST_FILE = 300_000  # bytes; GitHub does not show much larger ones
@@ -324,3 +329,18 @@ def test_a_changed_cell_is_named() -> None:
 def test_an_unknown_notebook_is_refused(names: list[str]) -> None:
     with pytest.raises(UserError, match=r"No notebook is called .* Expected one of 00_index, "):
         notebooks.ordered(names)
+
+
+def test_pictures_are_stored_in_few_colours() -> None:
+    figure, (axis,) = plots.new_figure()
+    axis.plot([0, 1, 0, 2])
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    before = base64.b64encode(drawn.getvalue()).decode()
+    after = in_few_colours(before)
+    assert len(after) < len(before) / 2
+    one, other = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(p))).convert("RGB"), dtype=int)
+        for p in (before, after)
+    )
+    assert np.abs(one - other).max() < 32, "no dot looks different"

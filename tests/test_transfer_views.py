@@ -1,5 +1,6 @@
 """What notebook 7 shows: zeros by place, what is seen, and pictures of both."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,23 @@ def test_pruning_from_scratch_pays_for_the_dense_model_too() -> None:
     left, right = transfer_views.price_and_worth(table).axes
     assert [bar.get_width() for bar in left.patches] == [2.0, 5.0, 1.5]
     np.testing.assert_allclose([bar.get_width() for bar in right.patches], [80, 70, 75])
+
+
+def test_stored_ways_leave_out_int8_and_what_had_no_teacher(tmp_path: Path) -> None:
+    names = ["dense", "prune80", "prune90", "transfer90", "transfer90_quant", "transfer80_alone"]
+    stops = {name: {"metrics": {"f1": i / 10, "recall": 0.0}} for i, name in enumerate(names)}
+    file = tmp_path / "stored.json"
+    file.write_text(json.dumps({"tasks": {"ner": stops}}))
+    table, dense = transfer_views.stored_ways("ner", file)
+    assert dense == 0.0
+    assert table.to_numpy().tolist() == [
+        ["pruned for the task", 0.8, 0.1],
+        ["pruned for the task", 0.9, 0.2],
+        ["sparse transfer", 0.9, 0.3],
+    ]
+
+
+def test_the_file_that_notebook_7_draws_is_there() -> None:
+    table, dense = transfer_views.stored_ways("sst2")
+    assert sorted(table.groupby("way").size()) == [2, 2]
+    assert 0.5 < table.score.min() < dense < 1
