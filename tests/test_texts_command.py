@@ -31,6 +31,10 @@ def test_the_table_the_file_and_the_last_line_say_the_same(
     ]  # fmt: skip
     assert report["lengths"]["texts"] == rows[0].texts == 48
     assert report["verdict"] in text
+    assert (
+        lengths.buckets != [8, 12]
+        and f"buckets used: {', '.join(map(str, lengths.buckets))}" in text
+    )
     stored = json.loads(file.read_text())
     assert stored["command"].startswith("python -m helpers texts ")
     assert {"python", "versions", "machine"} <= set(stored)

@@ -60,15 +60,17 @@ def main(argv: list[str]) -> int:
     types = (RealTextsArguments, TextArguments, JsonArgument)
     asked, data, output = parse("texts", types, with_first(argv, "--models"))
     check_shared("texts", asked, LEAST)
+    models = named(asked.models)
+    buckets = None if asked.buckets is None else whole("buckets", asked.buckets)
     # The tokenizer gets as many threads as the engines.
     data.preprocessing_num_workers = data.preprocessing_num_workers or check_threads(
         asked.num_cores
     )
     lengths, found = measure_texts(
-        named(asked.models),
+        models,
         data.load(),
         split(asked.engines),
-        None if asked.buckets is None else whole("buckets", asked.buckets),
+        buckets,
         asked.batch_size,
         asked.num_cores,
         asked.timed_texts,
@@ -79,7 +81,7 @@ def main(argv: list[str]) -> int:
     print(readable(table).to_string(index=False), "\n")
     words_for_it = text_measurements.verdict(lengths, found)
     print(words_for_it)
-    print_buckets(asked.buckets, lengths.buckets)
+    print_buckets(buckets, lengths.buckets)
     about = {"lengths": lengths.describe(), "verdict": words_for_it}
     if asked.output:
         command = {"command": f"python -m helpers texts {shlex.join(argv)}"}
@@ -90,10 +92,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def print_buckets(asked: list[str] | None, used: list[int]) -> None:
-    """Say which buckets differ from those that were asked for."""
-    wanted = used if asked is None else whole("buckets", asked)
-    if set(wanted) != set(used):
+def print_buckets(asked: list[int] | None, used: list[int]) -> None:
+    """Say which buckets are used, if others were asked for."""
+    if asked is not None and set(asked) != set(used):
         print(
             f"buckets used: {', '.join(map(str, used))}. One that no text needs is left out, and "
             "the longest is always --max_seq_length, or what the texts need of it."
