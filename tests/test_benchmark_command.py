@@ -10,7 +10,7 @@ from tiny_graphs import encoder
 from helpers import engines, roofline
 from helpers.__main__ import main
 from helpers.benchmark import file_for
-from helpers.commands.benchmark import named
+from helpers.commands.timing import named
 from helpers.errors import UserError
 from helpers.measurements import load
 

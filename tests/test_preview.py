@@ -232,7 +232,7 @@ def test_the_command_prints_schedule_matches_and_one_json_line(
     ("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")]
 )
 def test_the_suffix_chooses_the_kind_of_picture(suffix: str, start: bytes, tmp_path: Path) -> None:
-    picture = tmp_path / f"schedule{suffix}"
+    picture = tmp_path / "new" / f"schedule{suffix}"
     assert main(["preview", NAME, "--plot", str(picture)]) == 0
     assert picture.read_bytes().startswith(start)
 
@@ -259,9 +259,9 @@ def test_a_recipe_without_modifiers_is_shown(tmp_path: Path, capsys: pytest.Capt
         ([], "No recipe is given"),
         (["no-such-recipe"], "No recipe no-such-recipe"),
         ([NAME, "--recipe_args", "num_epoch=3"], "has no variable num_epoch"),
-        ([NAME, "--plot", "schedule.bmp"], "expected a file that ends in .png, .svg, .pdf"),
-        ([NAME, "--plot", "schedule"], "expected a file that ends in .png, .svg, .pdf"),
-        ([NAME, "--plot", "no/such/folder/schedule.png"], "there is no folder no/such/folder"),
+        ([NAME, "--plot", "schedule.bmp"], "expected a name that ends in .png, .svg, .pdf"),
+        ([NAME, "--plot", "schedule"], "expected a name that ends in .png, .svg, .pdf"),
+        ([NAME, "--plot", "/dev/null/schedule.png"], "/dev/null is no folder to write in"),
         ([NAME, "--model_name_or_path", "./absent"], "no model folder ./absent"),
         ([NAME, "--model_name_or_path", "minilm", "--head", "Vision"], "--head Vision is unknown"),
     ],

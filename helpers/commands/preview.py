@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.commands import parse, print_json, with_first
 from helpers.commands.arguments import JsonArgument, flag, recipe_variables
+from helpers.commands.timing import check_place
 from helpers.errors import UserError
 from helpers.stops import Checkpoint
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from helpers.recipes import Recipe
 
-PICTURES = (".png", ".svg", ".pdf")
 # Names shown of what a pattern matches.
 FIRST = 2
 # Width of a column below which the longest settings would be cut.
@@ -49,30 +49,16 @@ def main(argv: list[str]) -> int:
     asked, output = parse("preview", (PreviewArguments, JsonArgument), argv)
     if not asked.recipe:
         raise UserError("No recipe is given. Expected: python -m helpers preview RECIPE")
-    picture = check_picture(asked.plot)
+    check_place("plot", asked.plot, picture=True)
     recipe = load_recipe(asked.recipe, **recipe_variables(asked.recipe_args))
     name = asked.model_name_or_path
     model = open_model(name, asked.head) if name else None
     report = describe(recipe, model)
-    if picture:
-        report["plot"] = draw(recipe, picture)
+    if asked.plot:
+        report["plot"] = draw(recipe, Path(asked.plot))
     show(report)
     print_json(output.json, report)
     return 0
-
-
-def check_picture(name: str | None) -> Path | None:
-    """Refuse a picture that cannot be written, before anything slow is done."""
-    if name is None:
-        return None
-    file = Path(name)
-    if file.suffix.lower() not in PICTURES:
-        raise UserError(f"--plot {name}: expected a file that ends in {', '.join(PICTURES)}.")
-    if not file.parent.is_dir():
-        raise UserError(f"--plot {name}: there is no folder {file.parent}. Make it first.")
-    if file.is_dir():
-        raise UserError(f"--plot {name} is a folder. Expected the name of a file.")
-    return file
 
 
 @dataclass(frozen=True)
@@ -81,6 +67,9 @@ class Headed:
 
     head: str
     config: dict[str, int] = field(default_factory=dict)
+
+    def prepare_head(self, network: "nn.Module") -> None:
+        """Leave the head as it is: no data, no shares of labels."""
 
 
 def open_model(name: str, head: str) -> "nn.Module":
@@ -124,6 +113,7 @@ def draw(recipe: "Recipe", file: Path) -> str:
     from helpers import schedule_plot
 
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         schedule_plot.schedule(recipe).savefig(file)
     except OSError as error:
         raise UserError(f"--plot {file} cannot be written ({error.strerror}).") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from helpers.commands import parse, print_json, with_first
 from helpers.commands.arguments import JsonArgument, flag
-from helpers.commands.benchmark import (
+from helpers.commands.timing import (
     check_place,
     named,
     print_left_out,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from helpers.commands import parse, print_json, with_first
 from helpers.commands.arguments import JsonArgument, TextArguments, flag
-from helpers.commands.benchmark import check_shared, named, save_picture, split, whole, words
+from helpers.commands.timing import check_shared, named, save_picture, split, whole, words
 
 if TYPE_CHECKING:
     import pandas as pd
