@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from helpers import engines, export, models, portable, sparsity
+from helpers import engines, environment, export, models, portable, sparsity
 from helpers.errors import UserError
 from helpers.onnx_weights import values
 from helpers.stops import Checkpoint
@@ -44,7 +44,9 @@ def logits(file: Path) -> np.ndarray:
 
 def test_the_logits_are_the_same(integer: Path, qdq: Path) -> None:
     assert np.abs(logits(integer)).max() > 0.01
-    assert np.abs(logits(integer) - logits(qdq)).max() < 1e-4
+    # Without VNNI, ONNX Runtime adds two products of a QDQ graph in 16 bits, which may overflow.
+    tolerance = 1e-4 if environment.machine()["vnni"] else 5e-3
+    assert np.abs(logits(integer) - logits(qdq)).max() < tolerance
 
 
 def test_products_and_zeros_are_kept(integer: Path, qdq: Path) -> None:

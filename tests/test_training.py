@@ -244,7 +244,8 @@ def test_bf16_is_used_where_it_was_measured_to_be_faster(monkeypatch: pytest.Mon
         monkeypatch.setattr(trainer, "bf16_gain", lambda gain=gain: gain)
         assert trainer.default_bf16.__wrapped__() is expected
     monkeypatch.undo()
-    assert 0.05 < trainer.bf16_gain() < 20
+    # A CPU without the instructions emulates them, fifty times slower.
+    assert 0.001 < trainer.bf16_gain() < 20
 
 
 def test_no_sparse_logs_folder_is_left(
