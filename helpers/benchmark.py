@@ -136,17 +136,22 @@ def rows_of(models: dict[str, Path], engines: Sequence[str]) -> list[Row]:
     Raises:
         UserError: for a missing model, a file that is not ONNX.
     """
-    files = {
-        (name, engine): file_for(engine, Path(path))
-        for name, path in models.items()
-        for engine in engines
-    }
+    files = files_for(models, engines)
     facts = {file: facts_of(file) for file in set(files.values())}
     return [
         Row(name, engine, file, facts[file])
         for (name, engine), file in files.items()
         if fits(engine, file, engines)
     ]
+
+
+def files_for(models: dict[str, Path], engines: Sequence[str]) -> dict[tuple[str, str], Path]:
+    """Return (model, engine) to file, for each model on each engine, whether it fits or not."""
+    return {
+        (name, engine): file_for(engine, Path(path))
+        for name, path in models.items()
+        for engine in engines
+    }
 
 
 def file_for(engine: str, path: Path) -> Path:
@@ -169,9 +174,8 @@ def left_out(models: dict[str, Path], engines: Sequence[str]) -> list[str]:
     """Return what `measure` leaves out because the engine does not run such a model, in words."""
     return [
         f"{name} on {engine}"
-        for name, path in models.items()
-        for engine in engines
-        if not fits(engine, file_for(engine, Path(path)), engines)
+        for (name, engine), file in files_for(models, engines).items()
+        if not fits(engine, file, engines)
     ]
 
 

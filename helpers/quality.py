@@ -40,14 +40,17 @@ def size_of(model: Path) -> int:
     return sum(zipped_size(file) for file in found or model.glob("*.safetensors"))
 
 
-def check_known(models: Mapping[str, Path]) -> None:
-    """Refuse models of which no accuracy is known.
+def accuracies(models: Mapping[str, Path]) -> dict[str, float]:
+    """Return name to main metric (0 to 1) of the models of which one is known.
 
     Raises:
         UserError: no model's folder tells a metric.
     """
-    if not any(metrics_of(path) for path in models.values()):
+    metrics: dict[str, dict[str, Any]] = {name: metrics_of(path) for name, path in models.items()}
+    known = {name: next(iter(found.values())) for name, found in metrics.items() if found}
+    if not known:
         raise UserError("No folder of these models tells an accuracy. Export a trained checkpoint.")
+    return known
 
 
 def with_quality(table: "pd.DataFrame", models: Mapping[str, Path]) -> "pd.DataFrame":
@@ -60,9 +63,7 @@ def with_quality(table: "pd.DataFrame", models: Mapping[str, Path]) -> "pd.DataF
     Raises:
         UserError: no model's folder tells a metric.
     """
-    check_known(models)
-    metrics: dict[str, dict[str, Any]] = {name: metrics_of(path) for name, path in models.items()}
-    accuracy = {name: next(iter(found.values())) for name, found in metrics.items() if found}
+    accuracy = accuracies(models)
     sizes = {name: size_of(models[name]) / 1e6 for name in accuracy}
     done = table[table.error.isna() & table.model.isin(list(accuracy))]
     return done.assign(accuracy=done.model.map(accuracy), zipped_mb=done.model.map(sizes))

@@ -21,7 +21,6 @@ from helpers import (
     sparsity,
 )
 from helpers.errors import ProofError
-from helpers.export_proof import may_stay_float
 from helpers.int8_scales import check_biases, check_scales, scales
 from helpers.onnx_weights import values
 from helpers.stops import Checkpoint, OnnxModel
@@ -105,7 +104,9 @@ def test_a_form_is_proven_on_its_engines(
     tolerance = 1e-3 if environment.machine()["vnni"] else export_proof.INT8_MEAN_TOLERANCE
     for engine in names:
         assert checks[f"{form}{engine} logits"] < tolerance
-        assert not form or checks[f"{form}{engine} runs int8"] >= 18 - may_stay_float(18)
+        assert not form or checks[f"{form}{engine} runs int8"] >= 18 - export_proof.may_stay_float(
+            18
+        )
 
 
 def test_deepsparse_supports_every_operator(trained: Trained) -> None:

@@ -48,8 +48,8 @@ except ProofError as error:
 with open(f"{sys.argv[1]}/{rank}.json", "w") as file:
     json.dump(found, file)
 # A process that ends inside the group now and then takes gloo's threads down with an abort.
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()
+with processes.together():
+    torch.distributed.barrier()
 """
 
 

@@ -119,7 +119,7 @@ def check(asked: BenchmarkArguments) -> None:
     for name in ("bubbles", "roofline"):
         check_place(name, getattr(asked, name), picture=True)
     if asked.bubbles:
-        quality.check_known(named(asked.models))
+        quality.accuracies(named(asked.models))
 
 
 def held_to_the_roof(asked: BenchmarkArguments, found: list["Measurement"]) -> dict[str, object]:

@@ -87,18 +87,17 @@ def check(asked: ProfileArguments) -> None:
 
 def gather(asked: ProfileArguments) -> "tuple[pd.DataFrame, dict[str, str]]":
     """Profile every model on every engine that takes it; return columns, and who failed why."""
-    from helpers.benchmark import file_for, fits
+    from helpers.benchmark import files_for, fits
     from helpers.engine_profiles import profiles
     from helpers.model_facts import facts_of
 
-    engines = split(asked.engines)
+    models, engines = named(asked.models), split(asked.engines)
     return profiles(
         [
-            (name, path, engine, batch)
+            (name, models[name], engine, batch)
             for batch in whole("batch_sizes", asked.batch_sizes)
-            for name, path in named(asked.models).items()
-            for engine in engines
-            if facts_of(file_for(engine, path)) and fits(engine, file_for(engine, path), engines)
+            for (name, engine), file in files_for(models, engines).items()
+            if facts_of(file) and fits(engine, file, engines)
         ],
         asked.sequence_length,
         asked.num_cores,
