@@ -117,6 +117,13 @@ def real_texts(lengths: TextLengths, table: pd.DataFrame) -> "Figure":
     return figure
 
 
+def text_lengths(lengths: TextLengths) -> "Figure":
+    """Draw how long texts are (tokens), with a line where a longer one is cut."""
+    figure, (axis,) = new_figure()
+    histogram(axis, lengths)
+    return figure
+
+
 def histogram(axis: "Axes", lengths: TextLengths) -> None:
     """Draw how many texts have how many tokens, with a line at every length they are padded to."""
     most = lengths.max_seq_length

@@ -177,6 +177,13 @@ def test_real_texts_shows_lengths_beside_two_bars_a_model_and_engine() -> None:
     assert shown == ["padded to 64", "padded to 16, 32, 64"]
 
 
+def test_text_lengths_has_a_line_where_texts_are_cut() -> None:
+    lengths = TextLengths("data", 64, [0] * 10 + [3] * 20 + [1] * 35, 5, [64])
+    (axis,) = drawn(speed_plots.text_lengths(lengths)).axes
+    assert texts(axis) == {"64"}
+    assert sum(bar.get_height() for bar in axis.patches) == pytest.approx(100)
+
+
 def test_heat_map_has_a_row_for_every_pair_and_a_column_for_every_shape() -> None:
     rows = [
         ("dense", "onnxruntime", 1, 128, 14.0), ("dense", "onnxruntime", 16, 128, 190.0),
