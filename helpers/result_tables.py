@@ -191,6 +191,15 @@ def idle_line(found: dict[str, Any]) -> str:
     )
 
 
+def first_plot_line(found: dict[str, Any]) -> str:
+    """Return in words how long a newcomer waits for the first plot."""
+    waits = [
+        f"{times['together'] / 60:.1f} minutes ({name})"
+        for name, times in found["seconds_to_first_plot"].items()
+    ]
+    return f"From `git clone` to the first plot: {', '.join(waits)}, set-up included."
+
+
 def machine_line(found: dict[str, Any]) -> str:
     """Return where and with what the figures were made, in one line."""
     cpu, versions = found["machine"], found["versions"]

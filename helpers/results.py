@@ -14,6 +14,7 @@ from helpers.errors import UserError
 from helpers.exercises import zipped_size
 from helpers.result_tables import (
     accuracy_table,
+    first_plot_line,
     idle_line,
     machine_line,
     profile_table,
@@ -133,6 +134,8 @@ def section(file: Path) -> str:
         return "\n\n".join(part for part in parts if part)
     if "ms" in found:
         return f"{profile_table(found)}\n\n{machine_line(found)}"
+    if "seconds_to_first_plot" in found:
+        return f"{first_plot_line(found)}\n\n{machine_line(found)}"
     if "ms_idle_recipe" in found:
         return f"{idle_line(found)}\n\n{machine_line(found)}"
     parts = [accuracy_table(found), speed_table(found), machine_line(found)]

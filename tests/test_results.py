@@ -171,6 +171,15 @@ def test_timings_of_texts_become_a_table(tmp_path: Path) -> None:
     assert lines[-1].endswith("Command: `texts`.")
 
 
+def test_the_way_to_the_first_plot_becomes_a_sentence(tmp_path: Path) -> None:
+    times = {"cached": {"set-up": 100.0, "notebook": 50.0, "together": 150.0}}
+    file = tmp_path / "first_plot.json"
+    found = {"seconds_to_first_plot": times, **environment.describe(), "command": "c"}
+    file.write_text(json.dumps(found))
+    line = results.section(file).partition("\n")[0]
+    assert line == "From `git clone` to the first plot: 2.5 minutes (cached), set-up included."
+
+
 def test_an_idle_recipe_becomes_a_sentence(tmp_path: Path) -> None:
     found = {"ratio": {"median": 1.012, "least": 0.99, "most": 1.04}, "ms_idle_recipe": 580.0}
     found |= {"rounds": 4, "steps": 64, "command": "speed", **environment.describe()}
@@ -224,6 +233,7 @@ def test_the_readme_says_what_the_results_say() -> None:
     """Run `make results` where this fails."""
     sections = re.findall(r"<!-- results: (\S+) -->", README)
     assert sections == [
+        "first_plot",
         "docs-library_laptop",
         "sst2_full",
         "benchmark_minilm",
