@@ -4,8 +4,10 @@ Each test drives a kernel as JupyterLab does, by messages. Versions this machine
 """
 
 import os
+import re
 import signal
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -46,6 +48,28 @@ def test_text_comes_by_its_stream_and_in_order(kernel: Kernel) -> None:
 
 def test_what_a_child_process_prints_is_shown(kernel: Kernel) -> None:
     assert "from a child" in kernel.run("import os\nos.system('echo from a child');").text()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where notebooks leave what they train, so that the next one opens it."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@every_version
+def test_a_whole_notebook_runs(version: str, runs: Path) -> None:
+    kernels = other_python(version).parents[1] / "share" / "jupyter"
+    small = {"TUTORIAL_TIER": "smoke", "TUTORIAL_RUNS": str(runs), "JUPYTER_PATH": str(kernels)}
+    by_nbval = ["--nbval-lax", "--nbval-cell-timeout=290", f"--nbval-kernel-name=python-{version}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *by_nbval, NOTEBOOKS / "01_baseline_fine_tune.ipynb"],
+        env=os.environ | small | {"OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
 
 
 @every_version
@@ -183,6 +207,34 @@ def test_an_interrupt_reaches_the_cell(kernel: Kernel, busy: str) -> None:
     assert time.monotonic() - began < 3
     assert cell.reply["ename"] == "KeyboardInterrupt"
     assert kernel.run("kept").value == "2", "the kernel has to live on"
+
+
+TRAINING = """
+import torch
+from helpers import fine_tune, load_task
+torch.set_num_threads(1)
+files = dict(zip(["train_file", "validation_file"], {files}))
+task = load_task("sea-or-sky", **files, max_seq_length=16)
+fine_tune(task, model="minilm", output_dir={folder!r}, num_train_epochs=500, logging_steps=1)
+"""
+
+
+def test_an_interrupt_stops_a_training_run(tiny_files: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "dense"
+    interrupts = []
+
+    def after_a_step(message: dict[str, Any]) -> bool:
+        if interrupts or not re.search(r"\D[1-9]\d*/\d+\D.*step", str(message["content"])):
+            return False
+        interrupts.append(time.monotonic())
+        return True
+
+    code = TRAINING.format(files=tiny_files[1::2], folder=str(folder))
+    with bridged(VERSIONS[-1]) as kernel:
+        cell = interrupted(kernel, code, after_a_step)
+        assert time.monotonic() - interrupts[0] < 3
+    assert cell.reply["ename"] == "KeyboardInterrupt"
+    assert not list(tmp_path.iterdir()), "no half of a checkpoint is left"
 
 
 def test_an_interrupt_reaches_a_cell_that_asks(kernel: Kernel) -> None:
