@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from helpers import models, squad
+from helpers.asking import ASKED, answer, settings_of
 from helpers.errors import UserError
-from helpers.question_answering import ASKED, QuestionAnswering, answer, settings_of
+from helpers.question_answering import QuestionAnswering
 from helpers.stops import Checkpoint
 
 if TYPE_CHECKING:

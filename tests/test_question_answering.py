@@ -19,7 +19,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from helpers import answers, models, question_answering, squad, stops, tiers
+from helpers import answers, asking, models, question_answering, squad, stops, tiers
 from helpers.answers import Window
 from helpers.errors import UserError
 from helpers.question_answering import QuestionAnswering, load_question_answering
@@ -432,7 +432,7 @@ def test_the_trainer_learns_it_and_scores_it(tiny_model: Path, tmp_path: Path) -
     after = trainer.evaluate()
     assert after["eval_loss"] < 0.7 * before["eval_loss"]
     assert after["eval_f1"] > before["eval_f1"] + 0.15
-    starts, ends = question_answering.logits(network.eval(), tokenizer, features)
+    starts, ends = asking.logits(network.eval(), tokenizer, features)
     again = task.metrics((starts, ends), windows)
     assert after["eval_f1"] == pytest.approx(again["f1"])
     assert after["eval_exact_match"] == pytest.approx(again["exact_match"])
@@ -443,11 +443,11 @@ def test_a_huge_context_is_answered_in_its_own_characters(
     negative: bool, tiny_model: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     context = LONG * 30  # about 8,000 tokens
-    asked = [row(question_answering.ASKED, "how high?", context)]
+    asked = [row(asking.ASKED, "how high?", context)]
     task = task_of(asked, version_2_with_negative=negative)
     torch.manual_seed(0)
     network = AutoModelForQuestionAnswering.from_pretrained(tiny_model).eval()
-    table = question_answering.best_answers(task, network, tokenizer)
+    table = asking.best_answers(task, network, tokenizer)
     assert list(table) == ["answer", "score", "start", "end"]
     assert task.n_best_size <= len(table) <= task.n_best_size + negative
     assert ("" in set(table["answer"])) == negative
@@ -460,10 +460,10 @@ def test_a_huge_context_is_answered_in_its_own_characters(
 def test_the_threshold_decides_what_is_answered_first(
     threshold: float, tiny_model: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    asked = [row(question_answering.ASKED, "how often?", SHORT)]
+    asked = [row(asking.ASKED, "how often?", SHORT)]
     task = task_of(asked, version_2_with_negative=True, null_score_diff_threshold=threshold)
     network = AutoModelForQuestionAnswering.from_pretrained(tiny_model).eval()
-    found = list(question_answering.best_answers(task, network, tokenizer)["answer"])
+    found = list(asking.best_answers(task, network, tokenizer)["answer"])
     assert found.count("") == 1
     assert (found[0] == "") == (threshold < 0)
 
@@ -471,15 +471,15 @@ def test_the_threshold_decides_what_is_answered_first(
 def test_a_checkpoint_is_asked_with_the_settings_it_keeps(
     tiny_model: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    asked = [row(question_answering.ASKED, "how high?", LONG)]
+    asked = [row(asking.ASKED, "how high?", LONG)]
     task = task_of(asked, doc_stride=20, max_answer_length=2, version_2_with_negative=True)
     network = models.new_model(tiny_model, task).eval()
     models.save_model(network, tmp_path, quantized=False)
     tokenizer.save_pretrained(tmp_path)
     stops.write_note(tmp_path, "run.json", task.settings)
     checkpoint = stops.Checkpoint.load(tmp_path)
-    table = question_answering.answer(checkpoint, "how high?", LONG, top=3)
-    expected = question_answering.best_answers(task, network, tokenizer).head(3)
+    table = asking.answer(checkpoint, "how high?", LONG, top=3)
+    expected = asking.best_answers(task, network, tokenizer).head(3)
     pd.testing.assert_frame_equal(table, expected)
     assert len(table) == 3
 
@@ -546,4 +546,4 @@ def test_a_hub_name_without_a_hub_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("question, context", [("", SHORT), ("what?", " \n")])
 def test_an_empty_box_is_refused(question: str, context: str) -> None:
     with pytest.raises(UserError, match="are needed"):
-        question_answering.answer(stops.Checkpoint(Path("none"), {}), question, context)
+        asking.answer(stops.Checkpoint(Path("none"), {}), question, context)

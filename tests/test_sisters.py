@@ -7,7 +7,8 @@ import pytest
 
 from helpers import models, sparsity
 from helpers.__main__ import main
-from helpers.question_answering import SQUAD_TRAIN, SQUAD_VALIDATION, answer
+from helpers.asking import answer
+from helpers.question_answering import SQUAD_TRAIN, SQUAD_VALIDATION
 from helpers.stops import Checkpoint, OnnxModel
 
 PLACES = ["harbour", "village", "castle", "market"]
