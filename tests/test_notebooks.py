@@ -217,6 +217,14 @@ def test_pictures_in_the_text_say_what_they_show(file: Path) -> None:
 
 @notebook_files
 @every_notebook
+def test_stored_plots_say_what_they_show(file: Path) -> None:
+    # nbconvert takes a cell's `alt` for the pictures that the cell shows.
+    drawn = [cell for cell in code_cells(file) if "'image/png'" in str(cell.outputs)]
+    assert not [cell.source for cell in drawn if len(cell.metadata.get("alt", "").split()) < 8]
+
+
+@notebook_files
+@every_notebook
 def test_the_kernel_is_ours(file: Path) -> None:
     assert read(file).metadata.kernelspec.name == "sparse-transfer"
 
