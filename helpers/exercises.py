@@ -5,7 +5,7 @@ reader's own model or file, and says right, nearly or wrong, and why.
 """
 
 import math
-import numbers
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +25,16 @@ def not_a_number(answer: object) -> str | None:
     """Return what to say where there is no number yet; None where there is one."""
     if answer is None:
         return WAITING
-    if isinstance(answer, numbers.Real) and math.isfinite(answer):
-        return None
+    # A tensor or an array of one element will do; one of several, a word or a list has no float.
+    with suppress(TypeError, ValueError, RuntimeError):
+        if math.isfinite(answer):
+            return None
     return f"Not yet: {answer!r} is no number. Give the number alone, such as 70."
 
 
-def verdict(answer: float, truth: float, *, nearly: float, why_wrong: str) -> str:
+def verdict(
+    answer: float, truth: float, *, nearly: float, why_wrong: str, right: float = 0.02
+) -> str:
     """Return right, nearly or wrong for a number.
 
     Args:
@@ -38,9 +42,11 @@ def verdict(answer: float, truth: float, *, nearly: float, why_wrong: str) -> st
         truth: the computed one.
         nearly: relative distance up to which an answer is nearly right.
         why_wrong: the likely slip of thought.
+        right: relative distance up to which it is right; 0 for what is counted.
     """
+    answer = float(answer)
     distance = abs(answer - truth) / max(abs(truth), 1e-12)
-    if distance <= 0.02:
+    if distance <= right:
         return f"Right: {truth:.4g}."
     if distance <= nearly:
         return f"Nearly: you said {answer:.4g}, counted it is {truth:.4g}."
@@ -60,7 +66,7 @@ def prunable_share(answer: float | None, checkpoint: Checkpoint) -> str:
         "Divide the encoder's weights by ALL parameters; the embedding tables are the larger half."
     )
     if answer > 1:
-        return f"Not yet: a share lies between 0 and 1, you said {answer:g}."
+        return f"Not yet: a share lies between 0 and 1, you said {float(answer):g}."
     return verdict(answer, truth, nearly=0.1, why_wrong=slip)
 
 
@@ -77,7 +83,7 @@ def first_sparsity(answer: float | None, recipe: Recipe) -> str:
         "final x (1 - (1 - t)^3) at t = 0.5."
     )
     if answer <= 1:
-        return f"Not yet: {answer:g} looks like a share; the question asks for percent."
+        return f"Not yet: {float(answer):g} looks like a share; the question asks for percent."
     return verdict(answer, truth, nearly=0.08, why_wrong=slip)
 
 
@@ -93,7 +99,7 @@ def int8_products(answer: float | None, checkpoint: Checkpoint) -> str:
     if answer == len(modules) != truth:
         return "Nearly: the embedding tables are int8 as well, but looking up is no product."
     slip = "Count per layer: six weight matrices and two products in attention; then the head's."
-    return verdict(answer, truth, nearly=0.0, why_wrong=slip)
+    return verdict(answer, truth, nearly=0.0, why_wrong=slip, right=0.0)
 
 
 def softened(answer: float | None, logits: list[float], temperature: float) -> str:
@@ -131,8 +137,8 @@ def tasks_until_cheaper(
     if abs(answer - once / saved) < 1:
         return f"Nearly: {once / saved:.2f} tasks would break even. It has to be ahead, and whole."
     return (
-        f"Not yet: {answer:g} is off. Divide the upstream minutes by what one task saves: dense "
-        "and pruning together, less the transfer."
+        f"Not yet: {float(answer):g} is off. Divide the upstream minutes by what one task saves: "
+        "dense and pruning together, less the transfer."
     )
 
 
@@ -167,8 +173,8 @@ def left_out(answer: float | None, table: "pd.DataFrame") -> str:
     if answer == truth + 1:
         return "Nearly: layers are counted from 0, in the names of weights as in this table."
     if answer not in layers.index:
-        return f"Not yet: there is no layer {answer:g}. They are 0 to {layers.index.max()}."
-    return f"Not yet: layer {answer:g} has {layers[answer]:.0%} zeros. Look for the least."
+        return f"Not yet: there is no layer {float(answer):g}. They are 0 to {layers.index.max()}."
+    return f"Not yet: layer {float(answer):g} has {layers[answer]:.0%} zeros. Look for the least."
 
 
 def bits_per_weight(answer: float | None, model: OnnxModel, zipped_bytes: int) -> str:
@@ -213,7 +219,7 @@ def windows_needed(
         "The first window takes as much context as fits beside the question and three special "
         "tokens; each further one takes so much less `doc_stride`. Round up."
     )
-    return verdict(answer, truth, nearly=0.0, why_wrong=slip)
+    return verdict(answer, truth, nearly=0.0, why_wrong=slip, right=0.0)
 
 
 def zipped_size(file: Path) -> int:

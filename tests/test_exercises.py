@@ -122,6 +122,17 @@ def test_03_int8_products(sparse_int8: Checkpoint) -> None:
     assert head(exercises.int8_products(17, sparse_int8)) == "Not"
 
 
+def test_03_a_count_is_right_or_wrong(
+    sparse_int8: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of many products one more or less is a small share.
+    modules = sparsity.quantized_modules(models.load_model(sparse_int8))
+    deep = pd.concat([modules] * 5)
+    monkeypatch.setattr(sparsity, "quantized_modules", lambda _: deep)
+    assert head(exercises.int8_products(90, sparse_int8)) == "Right"
+    assert head(exercises.int8_products(91, sparse_int8)) == "Not"
+
+
 def test_03_a_model_without_int8_has_none(dense: Checkpoint) -> None:
     assert head(exercises.int8_products(0, dense)) == "Right"
     assert head(exercises.int8_products(14, dense)) == "Not"
@@ -161,6 +172,9 @@ def test_09_rounding_error() -> None:
     weights = torch.tensor([[0.5, -2.55], [1.0, 0.0]])
     truth = solution("09", weights=weights, weight_scale=lambda w: w.abs().max() / 127.5)
     assert head(exercises.rounding_error(truth, weights)) == "Right"
+    assert head(exercises.rounding_error(torch.tensor(truth), weights)) == "Right"
+    assert head(exercises.rounding_error(np.array(truth), weights)) == "Right"
+    assert "is no number" in exercises.rounding_error(weights, weights)
     assert head(exercises.rounding_error(1.05 * truth, weights)) == "Nearly"
     assert "a whole step" in exercises.rounding_error(2 * truth, weights)
     assert "half of one" in exercises.rounding_error(0.5, weights)
@@ -212,6 +226,9 @@ def test_08_windows(tiny_model: Path) -> None:
     side_by_side = math.ceil(1000 / 41)
     assert "side by side" in exercises.windows_needed(side_by_side, sparse, 1000, 20)
     assert "Round up" in exercises.windows_needed(truth - 1, sparse, 1000, 20)
+    many = 1 + math.ceil((100_000 - 41) / (41 - 16))
+    assert head(exercises.windows_needed(many, sparse, 100_000, 20)) == "Right"
+    assert head(exercises.windows_needed(many + 1, sparse, 100_000, 20)) == "Not"
 
 
 def test_zipped_size_is_that_of_a_zip(tmp_path: Path) -> None:
