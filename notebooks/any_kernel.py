@@ -120,9 +120,7 @@ def find_python(repository: Path) -> Path:
     """
     chosen = os.environ.get("TUTORIAL_PYTHON")
     if chosen:
-        if not Path(chosen).is_file():
-            raise NoKernelError(f"TUTORIAL_PYTHON names {chosen}, and there is no such file.")
-        return Path(chosen)
+        return checked(chosen)
     if sys.platform == "win32":
         raise NoKernelError(
             "this is Windows, the stack runs on Linux and macOS, DeepSparse on Linux only. "
@@ -134,6 +132,24 @@ def find_python(repository: Path) -> Path:
             if not is_built(repository):
                 build(repository)
     return repository / ".venv" / "bin" / "python"
+
+
+def checked(chosen: str) -> Path:
+    """Return the Python that TUTORIAL_PYTHON names, if it can run the notebooks' kernel."""
+    python = shutil.which(chosen)
+    if python is None:
+        raise NoKernelError(f"TUTORIAL_PYTHON names {chosen}, and there is no such program.")
+    code, said = run([python, "-c", "import sys; print(*sys.version_info[:2]); import ipykernel"])
+    version = said.partition("\n")[0]
+    if version != " ".join(map(str, PYTHON)):
+        found = f"Python {version.replace(' ', '.')}" if code == 0 else "something else"
+        raise NoKernelError(f"TUTORIAL_PYTHON names {chosen}; expected Python 3.11, it is {found}.")
+    if code:
+        raise NoKernelError(
+            f"TUTORIAL_PYTHON names {chosen}, which has no ipykernel. Name a Python 3.11 that has "
+            "the packages of requirements.lock, or unset the variable: one is built then."
+        )
+    return Path(python)
 
 
 def is_built(repository: Path) -> bool:
@@ -171,7 +187,8 @@ def build(repository: Path) -> None:
             "or name a Python 3.11 that has the packages in TUTORIAL_PYTHON."
         )
     version = ".".join(map(str, sys.version_info[:2]))
-    print(f"This kernel is Python {version}; the tutorial needs 3.11. Building it, once:")
+    lacks = "" if sys.version_info[:2] != PYTHON else " without the tutorial's packages"
+    print(f"This kernel is Python {version}{lacks}. Building Python 3.11 with them, once:")
     code, said = run(["bash", "tools/setup.sh", "--python"], repository)
     more = {} if code == 0 else {"PYTHON": python_by_uv(said)}
     if follow(["bash", "tools/setup.sh"], repository, environment(**more)):

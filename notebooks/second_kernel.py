@@ -45,6 +45,7 @@ class SecondKernel:
 
     def __init__(self, python: Path, folder: Path, variables: dict[str, str]) -> None:
         self.last_words = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - kept
+        self.greeting = 0  # bytes of what every kernel says as it starts
         with tempfile.TemporaryDirectory() as place:
             file = Path(place) / "kernel.json"
             # Frozen modules make every start warn of debuggers.
@@ -61,6 +62,7 @@ class SecondKernel:
             atexit.register(self.close)
             try:
                 self._connect(self._announced(file))
+                self.greeting = os.fstat(self.last_words.fileno()).st_size
             except BaseException:
                 self.signal(signal.SIGKILL)
                 raise
@@ -129,7 +131,7 @@ class SecondKernel:
 
     def _last_lines(self) -> str:
         """Return what it said at last; in a crash that is where it was."""
-        self.last_words.seek(0)
+        self.last_words.seek(self.greeting)
         said, crash, where = self.last_words.read().partition("Fatal Python error")
         lines = (crash + where).splitlines()[:LINES] or said.splitlines()[-LINES:]
         return "\n".join(["", *lines])

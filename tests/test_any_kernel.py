@@ -215,10 +215,21 @@ def test_a_named_python_has_to_be_there(
     repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TUTORIAL_PYTHON", str(tmp_path / "none"))
-    with pytest.raises(NoKernelError, match="no such file"):
+    with pytest.raises(NoKernelError, match="no such program"):
         any_kernel.find_python(repository)
     monkeypatch.setenv("TUTORIAL_PYTHON", sys.executable)
     assert any_kernel.find_python(repository) == Path(sys.executable)
+
+
+@pytest.mark.parametrize("name", ["another", "ls"])
+def test_a_program_that_is_no_python_311_is_refused(
+    name: str, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = str(other_python(VERSIONS[0])) if name == "another" else "ls"
+    monkeypatch.setenv("TUTORIAL_PYTHON", chosen)
+    found = f"Python {VERSIONS[0]}" if name == "another" else "something else"
+    with pytest.raises(NoKernelError, match=f"expected Python 3.11, it is {found}"):
+        any_kernel.find_python(repository)
 
 
 def test_a_python_without_ipykernel_says_so(tmp_path: Path) -> None:
@@ -227,7 +238,8 @@ def test_a_python_without_ipykernel_says_so(tmp_path: Path) -> None:
     variables = {**UNSET, "TUTORIAL_PYTHON": str(bare / "bin" / "python")}
     with started(other_python(VERSIONS[0]), NOTEBOOKS, **variables) as kernel:
         (error,) = kernel.run("import any_kernel").of("error")
-        assert "No module named 'ipykernel'" in error["traceback"][0]
+        assert "TUTORIAL_PYTHON" in error["traceback"][0]
+        assert "has no ipykernel" in error["traceback"][0]
         assert kernel.run("import sys\nsys.version_info[:2]").value == "(3, 12)"
 
 

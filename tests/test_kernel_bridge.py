@@ -264,6 +264,9 @@ def test_a_kernel_that_was_killed_speaks_of_memory() -> None:
     with bridged(VERSIONS[0]) as kernel:
         cell = kernel.run("import os\nos.kill(os.getpid(), 9)")
         assert "SIGKILL: out of memory, perhaps" in cell.of("error")[0]["evalue"]
+        assert "--existing" not in str(cell.of("error")), (
+            "what a kernel says as it starts is no clue"
+        )
 
 
 ENDINGS: dict[str, Callable[[Kernel], None]] = {

@@ -52,13 +52,20 @@ def make(version: str) -> Path:
     if base is None:
         complain(f"There is no Python {version} here. Get one: uv python install {version}")
     shutil.rmtree(home, ignore_errors=True)
-    ipykernel = f"ipykernel=={metadata.version('ipykernel')}"
-    install = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", ipykernel]
+    install = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", ipykernel()]
     register = ["-m", "ipykernel", "install", "--sys-prefix", "--name", f"python-{version}"]
     for command in ([base, "-m", "venv", str(home)], [python, *install], [python, *register]):
         if subprocess.run(command, stdout=sys.stderr).returncode:
-            complain(f"A kernel of Python {version} could not be made; is there a network?")
+            complain(f"A kernel of Python {version} could not be made; the lines above say why.")
     return python
+
+
+def ipykernel() -> str:
+    """Return which ipykernel to install: this environment's, or any where it has none."""
+    try:
+        return f"ipykernel=={metadata.version('ipykernel')}"
+    except metadata.PackageNotFoundError:
+        return "ipykernel"
 
 
 def complain(message: str) -> NoReturn:
@@ -68,4 +75,6 @@ def complain(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        complain("Say which Python, such as: python tools/other_kernel.py 3.12")
     print(make(sys.argv[1]))
