@@ -37,11 +37,17 @@ def runs_folder() -> Path:
     """Return the folder that keeps checkpoints, exports and caches (`TUTORIAL_RUNS`).
 
     Raises:
-        UserError: if that is a file.
+        UserError: if that is a file, or is missing where nothing can be written.
     """
     folder = Path(os.environ.get("TUTORIAL_RUNS", REPOSITORY / "runs")).resolve()
     if folder.is_file():
         raise UserError(f"TUTORIAL_RUNS names a file, {folder}. Expected a folder.")
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if there != folder and not os.access(there, os.W_OK):
+        raise UserError(
+            f"{folder} is to keep what is trained, and {there} cannot be written to. "
+            "Set TUTORIAL_RUNS to a folder of yours."
+        )
     return folder
 
 
@@ -109,7 +115,8 @@ def check_packages() -> None:
 def right_packages() -> str:
     """Say how this Python, or another one, comes to the locked packages."""
     home = REPOSITORY / ".venv"
-    if not home.is_dir():
+    # Its set-up writes the stamp last.
+    if not (home / "lock.stamp").is_file():
         return "Run `make setup`."
     if Path(sys.prefix).resolve() == home.resolve():
         return "Delete .venv and run `make setup`."

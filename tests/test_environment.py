@@ -103,6 +103,28 @@ def test_runs_lie_where_the_variable_says(tmp_path: Path, monkeypatch: pytest.Mo
     assert environment.runs_folder() == environment.REPOSITORY / "runs"
 
 
+def test_runs_that_cannot_be_made_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Root may write anywhere, so that a folder's permissions would stop nobody here.
+    monkeypatch.setattr(environment.os, "access", lambda path, mode: False)
+    monkeypatch.setenv("TUTORIAL_RUNS", str(tmp_path / "a" / "b"))
+    with pytest.raises(UserError, match=f"{tmp_path} cannot be written to. Set TUTORIAL_RUNS"):
+        environment.runs_folder()
+    monkeypatch.setenv("TUTORIAL_RUNS", str(tmp_path))
+    assert environment.runs_folder() == tmp_path.resolve(), "what is there can be read"
+
+
+def test_a_half_built_environment_is_to_be_finished(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(environment, "REPOSITORY", tmp_path)
+    (tmp_path / ".venv").mkdir()
+    assert environment.right_packages() == "Run `make setup`."
+    (tmp_path / ".venv" / "lock.stamp").touch()
+    assert environment.right_packages().startswith("Take .venv/bin/python")
+
+
 def test_an_unknown_tier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUTORIAL_TIER", "huge")
     with pytest.raises(UserError, match="TUTORIAL_TIER is 'huge'.*smoke, laptop, full"):
