@@ -118,9 +118,12 @@ def real_texts(lengths: TextLengths, table: pd.DataFrame) -> "Figure":
 
 
 def text_lengths(lengths: TextLengths) -> "Figure":
-    """Draw how long texts are (tokens), with a line where a longer one is cut."""
+    """Draw how long texts are (tokens), with a line where longer ones are cut, and how many are."""
     figure, (axis,) = new_figure()
     histogram(axis, lengths)
+    place = {"xycoords": axis.transAxes, "ha": "right", "va": "top", "fontsize": 9}
+    share = lengths.cut / len(lengths.each)
+    axis.annotate(f"{share:.1%} are longer, and are cut to fit", (0.93, 0.97), **place)
     return figure
 
 
