@@ -1,6 +1,7 @@
 """Results: what runs wrote is collected, stored, and is what the README says."""
 
 import json
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -249,6 +250,28 @@ def test_the_readme_says_what_the_results_say() -> None:
         "training_profile",
     ]
     assert results.rendered(README) == README
+
+
+def test_the_words_of_notebook_7_are_what_is_stored() -> None:
+    notebook = environment.REPOSITORY / "notebooks" / "07_sparse_transfer.ipynb"
+    words = notebook.read_text()
+    tasks = json.loads((results.FOLDER / "sparse_transfer_gpu.json").read_text())["tasks"]
+    names = {"sst2": "accuracy", "conll2003": "f1", "mrpc": "accuracy", "stsb": "pearson"}
+    score = {
+        (task, stop): run["metrics"][names[task]]
+        for task in names
+        for stop, run in tasks[task].items()
+    }
+    assert "At 80 % the two differ by less than chance does on 872 rows" in words
+    chance = math.sqrt(2 * 0.88 * 0.12 / 872)  # standard error of a difference
+    assert abs(score["sst2", "prune80"] - score["sst2", "transfer80"]) < chance
+    assert "At 90 % transfer leads by two points" in words
+    assert round(100 * (score["sst2", "transfer90"] - score["sst2", "prune90"])) == 2
+    assert "(CoNLL-2003, in the README's table) pruning for the task is ahead at 80 %" in words
+    assert score["conll2003", "prune80"] > score["conll2003", "transfer80"]
+    assert "(MRPC, STS-B) pruning to 90 % costs a sixth of the score or more" in words
+    for task in ("mrpc", "stsb"):
+        assert score[task, "prune90"] / score[task, "dense"] <= 5 / 6
 
 
 def test_every_stored_result_is_explained() -> None:
