@@ -220,6 +220,25 @@ def test_setup_without_python_311_says_how_to_get_one(checkout: Path) -> None:
     assert not (checkout / ".venv").exists()
 
 
+def test_setup_in_a_read_only_checkout_says_so(checkout: Path) -> None:
+    (checkout / "tools").chmod(0o555)
+    checkout.chmod(0o555)
+    # Root may write anywhere unless that right is taken away.
+    bounds = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
+    if os.geteuid() == 0 and not shutil.which("setpriv"):
+        pytest.skip("root without setpriv can write anywhere")
+    done = subprocess.run(
+        [*(bounds if os.geteuid() == 0 else []), "bash", str(checkout / "tools" / "setup.sh")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    checkout.chmod(0o755)
+    assert done.returncode == 2
+    assert "cannot be written to" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
 def test_setup_passes_by_a_python_that_refuses(checkout: Path) -> None:
     """A pyenv shim stands on PATH whether or not it has a 3.11 to run."""
     shim = checkout / "bin" / "python3.11"

@@ -145,6 +145,10 @@ main() {
         return 1
     fi
     check_platform
+    if ! [ -w . ]; then
+        complain "$PWD cannot be written to, and .venv has to go there. Copy the repository to a folder of yours."
+        exit 2
+    fi
     python=$(find_python)
     check_space "$python"
     say "Building $VENV with $python; this takes a few minutes, once."
