@@ -134,7 +134,7 @@ def tasks_until_cheaper(
     truth = math.floor(once / saved) + 1
     if answer == truth:
         return f"Right: {truth}. {once:.1f} minutes once, {saved:.1f} saved by each task."
-    if abs(answer - once / saved) < 1:
+    if math.floor(once / saved) <= answer < truth:
         return f"Nearly: {once / saved:.2f} tasks would break even. It has to be ahead, and whole."
     return (
         f"Not yet: {float(answer):g} is off. Divide the upstream minutes by what one task saves: "

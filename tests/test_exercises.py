@@ -163,6 +163,7 @@ def test_07_tasks_until_cheaper() -> None:
     assert head(exercises.tasks_until_cheaper(truth, *runs)) == "Right"
     assert head(exercises.tasks_until_cheaper(2.5, *runs)) == "Nearly"
     assert head(exercises.tasks_until_cheaper(2, *runs)) == "Nearly"
+    assert head(exercises.tasks_until_cheaper(1.6, *runs)) == "Not"
     assert "less the transfer" in exercises.tasks_until_cheaper(9, *runs)
     never = [*stops.values(), run_of(3.0)]
     assert "Never, in this run" in exercises.tasks_until_cheaper(3, *never)
