@@ -15,12 +15,12 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import datasets
 
-from helpers import docstrings
+from helpers import docstrings, environment
 from helpers.docstrings import LABELS, Sentence, read_sentences
 from helpers.errors import ProofError, UserError
 
@@ -164,11 +164,7 @@ def docs_library(cache: Path) -> datasets.DatasetDict:
         ProofError: the locked libraries are installed and gave other rows than they should.
     """
     versions = installed_versions()
-    folder = cache / NAME
-    data = stored(folder, versions)
-    if data is None:
-        store(build(), folder, versions)
-        data = datasets.load_from_disk(str(folder))
+    data = cached(cache / NAME, versions, build)
     check_fingerprint(fingerprint(data), versions)
     return data
 
@@ -208,6 +204,18 @@ def _file_hashes(folder: Path) -> dict[str, str]:
     return {
         f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
     }
+
+
+def cached(
+    folder: Path, versions: dict[str, str], build: Callable[[], datasets.DatasetDict]
+) -> datasets.DatasetDict:
+    """The task from its cache; built and put there where there is none."""
+    data = stored(folder, versions)
+    if data is not None:
+        return data
+    environment.check_writable(folder.parent)
+    store(build(), folder, versions)
+    return datasets.load_from_disk(str(folder))
 
 
 def stored(folder: Path, versions: dict[str, str]) -> datasets.DatasetDict | None:

@@ -258,8 +258,7 @@ def docs_qa(cache: Path) -> "DatasetDict":
     versions = corpus.installed_versions()
     folder = cache / NAME
     made_by = {**versions, "rules": corpus.digest(Path(__file__).read_text("utf-8"))}
-    if corpus.stored(folder, made_by) is None:
-        corpus.store(build(), folder, made_by)
+    corpus.cached(folder, made_by, build)
     # In memory, or `map` would put files of its own into the folder, which counts as damage.
     data = load_from_disk(str(folder), keep_in_memory=True)
     check_fingerprint(corpus.fingerprint(data), versions)

@@ -172,7 +172,7 @@ def processor() -> Iterator[Finding]:
 def memory_and_disk() -> Iterator[Finding]:
     """Is there enough of both?"""
     folder = environment.runs_folder()
-    existing = next(place for place in [folder, *folder.parents] if place.exists())
+    existing = environment.existing_part(folder)
     free = shutil.disk_usage(existing).free / 2**30
     what = f"disk: {free:.0f} GB free for {folder.name}/"
     if not os.access(existing, os.W_OK):

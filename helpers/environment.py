@@ -37,18 +37,31 @@ def runs_folder() -> Path:
     """Return the folder that keeps checkpoints, exports and caches (`TUTORIAL_RUNS`).
 
     Raises:
-        UserError: if that is a file, or is missing where nothing can be written.
+        UserError: if that is a file.
     """
     folder = Path(os.environ.get("TUTORIAL_RUNS", REPOSITORY / "runs")).resolve()
     if folder.is_file():
         raise UserError(f"TUTORIAL_RUNS names a file, {folder}. Expected a folder.")
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if there != folder and not os.access(there, os.W_OK):
+    return folder
+
+
+def existing_part(folder: Path) -> Path:
+    """Return the folder itself, or the nearest above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse to begin what could not be kept in the end.
+
+    Raises:
+        UserError: if the folder, or the one it would be made in, cannot be written to.
+    """
+    there = existing_part(folder)
+    if not os.access(there, os.W_OK):
         raise UserError(
-            f"{folder} is to keep what is trained, and {there} cannot be written to. "
+            f"{folder} is to be written, and {there} cannot be written to. "
             "Set TUTORIAL_RUNS to a folder of yours."
         )
-    return folder
 
 
 def check_python() -> None:
@@ -181,8 +194,7 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
     Raises:
         UserError: if the disk that holds `folder` has less than `needed_bytes` free.
     """
-    existing = next(p for p in [folder, *folder.parents] if p.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(existing_part(folder)).free
     if free >= needed_bytes:
         return
     raise UserError(

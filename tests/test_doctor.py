@@ -137,6 +137,14 @@ def test_a_cpu_without_vnni_and_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> 
     assert disk.status == "FAIL" and "TUTORIAL_RUNS" in disk.mend
 
 
+def test_a_read_only_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TUTORIAL_RUNS", str(tmp_path / "runs"))
+    # Root may write anywhere, so that a folder's permissions would stop nobody here.
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    disk = next(doctor.memory_and_disk())
+    assert disk.status == "FAIL" and "read-only" in disk.what and "TUTORIAL_RUNS" in disk.mend
+
+
 def test_the_first_cell_of_a_notebook_says_what_is_not_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers import environment, tiers
+from helpers import corpus, environment, tiers
 from helpers.errors import UserError
 
 
@@ -110,7 +110,8 @@ def test_runs_that_cannot_be_made_are_refused(
     monkeypatch.setattr(environment.os, "access", lambda path, mode: False)
     monkeypatch.setenv("TUTORIAL_RUNS", str(tmp_path / "a" / "b"))
     with pytest.raises(UserError, match=f"{tmp_path} cannot be written to. Set TUTORIAL_RUNS"):
-        environment.runs_folder()
+        corpus.docs_library(environment.runs_folder())
+    assert not list(tmp_path.iterdir())
     monkeypatch.setenv("TUTORIAL_RUNS", str(tmp_path))
     assert environment.runs_folder() == tmp_path.resolve(), "what is there can be read"
 

@@ -5,6 +5,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers import environment
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def check_place(name: str, file: str | None, *, picture: bool = False) -> None:
         return
     if Path(file).is_dir():
         raise UserError(f"--{name} {file} is a folder. Expected the name of a file.")
-    above = next(folder for folder in Path(file).absolute().parents if folder.exists())
+    above = environment.existing_part(Path(file).absolute().parent)
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise UserError(f"--{name} {file}: {above} is no folder to write in. Name another place.")
     if picture and Path(file).suffix.lower() not in PICTURES:
