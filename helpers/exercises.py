@@ -5,9 +5,11 @@ reader's own model or file, and says right, nearly or wrong, and why.
 """
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from helpers import sparsity
 from helpers.models import load_model
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+Asked = ParamSpec("Asked")
 WAITING = "No answer yet: replace None by your number and run the cell again."
 
 
@@ -32,31 +35,39 @@ def not_a_number(answer: object) -> str | None:
     return f"Not yet: {answer!r} is no number. Give the number alone, such as 70."
 
 
-def verdict(
-    answer: float, truth: float, *, nearly: float, why_wrong: str, right: float = 0.02
-) -> str:
+def takes_any_answer(
+    judge: Callable[Concatenate[float, Asked], str],
+) -> Callable[Concatenate[object, Asked], str]:
+    """Let an exercise be given whatever a reader writes; it judges what is a number."""
+
+    @wraps(judge)
+    def judged(answer: object, *args: Asked.args, **kwargs: Asked.kwargs) -> str:
+        return not_a_number(answer) or judge(float(answer), *args, **kwargs)
+
+    return judged
+
+
+def verdict(answer: float, truth: float, *, nearly: float, why_wrong: str) -> str:
     """Return right, nearly or wrong for a number.
 
     Args:
         answer: the reader's number.
         truth: the computed one.
-        nearly: relative distance up to which an answer is nearly right.
+        nearly: relative distance up to which an answer is nearly right; 0 for a count, which is
+            right or wrong.
         why_wrong: the likely slip of thought.
-        right: relative distance up to which it is right; 0 for what is counted.
     """
-    answer = float(answer)
     distance = abs(answer - truth) / max(abs(truth), 1e-12)
-    if distance <= right:
+    if distance <= min(0.02, nearly):
         return f"Right: {truth:.4g}."
     if distance <= nearly:
         return f"Nearly: you said {answer:.4g}, counted it is {truth:.4g}."
     return f"Not yet: {answer:.4g} is off. {why_wrong}"
 
 
-def prunable_share(answer: float | None, checkpoint: Checkpoint) -> str:
+@takes_any_answer
+def prunable_share(answer: float, checkpoint: Checkpoint) -> str:
     """01: which share of all parameters lies in the encoder's matrices?"""
-    if hint := not_a_number(answer):
-        return hint
     model = load_model(checkpoint)
     table = sparsity.layer_sparsity(model)
     encoder = table[table.layer >= 0]
@@ -66,14 +77,13 @@ def prunable_share(answer: float | None, checkpoint: Checkpoint) -> str:
         "Divide the encoder's weights by ALL parameters; the embedding tables are the larger half."
     )
     if answer > 1:
-        return f"Not yet: a share lies between 0 and 1, you said {float(answer):g}."
+        return f"Not yet: a share lies between 0 and 1, you said {answer:g}."
     return verdict(answer, truth, nearly=0.1, why_wrong=slip)
 
 
-def first_sparsity(answer: float | None, recipe: Recipe) -> str:
+@takes_any_answer
+def first_sparsity(answer: float, recipe: Recipe) -> str:
     """02: how many zeros (percent) has each matrix half-way between pruning's start and end?"""
-    if hint := not_a_number(answer):
-        return hint
     pruning = next(m for m in recipe.modifiers if m.prunes)
     middle = (pruning.start_epoch + pruning.end_epoch) / 2
     curve = recipe.schedule()
@@ -83,14 +93,13 @@ def first_sparsity(answer: float | None, recipe: Recipe) -> str:
         "final x (1 - (1 - t)^3) at t = 0.5."
     )
     if answer <= 1:
-        return f"Not yet: {float(answer):g} looks like a share; the question asks for percent."
+        return f"Not yet: {answer:g} looks like a share; the question asks for percent."
     return verdict(answer, truth, nearly=0.08, why_wrong=slip)
 
 
-def int8_products(answer: float | None, checkpoint: Checkpoint) -> str:
+@takes_any_answer
+def int8_products(answer: float, checkpoint: Checkpoint) -> str:
     """03: how many matrix products of one forward pass are now int8?"""
-    if hint := not_a_number(answer):
-        return hint
     modules = sparsity.quantized_modules(load_model(checkpoint))
     kinds = modules["kind"].value_counts()
     truth = int(kinds.get("Linear", 0) + kinds.get("MatMul", 0))
@@ -99,13 +108,12 @@ def int8_products(answer: float | None, checkpoint: Checkpoint) -> str:
     if answer == len(modules) != truth:
         return "Nearly: the embedding tables are int8 as well, but looking up is no product."
     slip = "Count per layer: six weight matrices and two products in attention; then the head's."
-    return verdict(answer, truth, nearly=0.0, why_wrong=slip, right=0.0)
+    return verdict(answer, truth, nearly=0.0, why_wrong=slip)
 
 
-def softened(answer: float | None, logits: list[float], temperature: float) -> str:
+@takes_any_answer
+def softened(answer: float, logits: list[float], temperature: float) -> str:
     """04: which probability does the first class get at this temperature?"""
-    if hint := not_a_number(answer):
-        return hint
     import numpy as np
 
     scaled = np.exp(np.array(logits) / temperature)
@@ -117,16 +125,15 @@ def softened(answer: float | None, logits: list[float], temperature: float) -> s
     return verdict(answer, truth, nearly=0.1, why_wrong=slip)
 
 
+@takes_any_answer
 def tasks_until_cheaper(
-    answer: float | None,
+    answer: float,
     upstream: Checkpoint,
     dense: Checkpoint,
     pruned: Checkpoint,
     transfer: Checkpoint,
 ) -> str:
     """07: from how many tasks on does sparse transfer train less than pruning each from scratch?"""
-    if hint := not_a_number(answer):
-        return hint
     once, saved = upstream.run["minutes"], dense.run["minutes"] + pruned.run["minutes"]
     saved -= transfer.run["minutes"]
     if saved <= 0:
@@ -137,15 +144,14 @@ def tasks_until_cheaper(
     if math.floor(once / saved) <= answer < truth:
         return f"Nearly: {once / saved:.2f} tasks would break even. It has to be ahead, and whole."
     return (
-        f"Not yet: {float(answer):g} is off. Divide the upstream minutes by what one task saves: "
+        f"Not yet: {answer:g} is off. Divide the upstream minutes by what one task saves: "
         "dense and pruning together, less the transfer."
     )
 
 
-def rounding_error(answer: float | None, weights: "torch.Tensor") -> str:
+@takes_any_answer
+def rounding_error(answer: float, weights: "torch.Tensor") -> str:
     """09: by how much can int8 rounding move a weight of this matrix [outputs, inputs] at most?"""
-    if hint := not_a_number(answer):
-        return hint
     step = float(weights.abs().max()) / 127.5
     if abs(answer - step) < 0.01 * step:
         return "Nearly: that is a whole step. The nearest of two neighbours is never that far away."
@@ -155,15 +161,14 @@ def rounding_error(answer: float | None, weights: "torch.Tensor") -> str:
     return verdict(answer, step / 2, nearly=0.1, why_wrong=slip)
 
 
-def left_out(answer: float | None, table: "pd.DataFrame") -> str:
+@takes_any_answer
+def left_out(answer: float, table: "pd.DataFrame") -> str:
     """10: which encoder layer has the recipe left as it was?
 
     Args:
         answer: the number of the layer.
         table: as from `sparsity.layer_sparsity`.
     """
-    if hint := not_a_number(answer):
-        return hint
     layers = table[table.layer >= 0].groupby("layer").sparsity.mean()
     truth = int(layers.idxmin())
     if answer == truth:
@@ -173,14 +178,13 @@ def left_out(answer: float | None, table: "pd.DataFrame") -> str:
     if answer == truth + 1:
         return "Nearly: layers are counted from 0, in the names of weights as in this table."
     if answer not in layers.index:
-        return f"Not yet: there is no layer {float(answer):g}. They are 0 to {layers.index.max()}."
-    return f"Not yet: layer {float(answer):g} has {layers[answer]:.0%} zeros. Look for the least."
+        return f"Not yet: there is no layer {answer:g}. They are 0 to {layers.index.max()}."
+    return f"Not yet: layer {answer:g} has {layers[answer]:.0%} zeros. Look for the least."
 
 
-def bits_per_weight(answer: float | None, model: OnnxModel, zipped_bytes: int) -> str:
+@takes_any_answer
+def bits_per_weight(answer: float, model: OnnxModel, zipped_bytes: int) -> str:
     """05: how many bits does one stored value take, on average, in the zipped file?"""
-    if hint := not_a_number(answer):
-        return hint
     import onnx
 
     tensors = onnx.load(str(model.file)).graph.initializer
@@ -190,10 +194,9 @@ def bits_per_weight(answer: float | None, model: OnnxModel, zipped_bytes: int) -
     return verdict(answer, truth, nearly=0.15, why_wrong=slip)
 
 
-def seconds_saved(answer: float | None, dense_ms: float, sparse_ms: float, calls: int) -> str:
+@takes_any_answer
+def seconds_saved(answer: float, dense_ms: float, sparse_ms: float, calls: int) -> str:
     """06: how many seconds of waiting are saved over so many calls?"""
-    if hint := not_a_number(answer):
-        return hint
     truth = (dense_ms - sparse_ms) * calls / 1000
     slip = "(dense - sparse) milliseconds a call, times calls, divided by 1000."
     if abs(answer - truth * 1000) < abs(truth * 20):
@@ -201,12 +204,11 @@ def seconds_saved(answer: float | None, dense_ms: float, sparse_ms: float, calls
     return verdict(answer, truth, nearly=0.1, why_wrong=slip)
 
 
+@takes_any_answer
 def windows_needed(
-    answer: float | None, checkpoint: Checkpoint, context_tokens: int, question_tokens: int
+    answer: float, checkpoint: Checkpoint, context_tokens: int, question_tokens: int
 ) -> str:
     """08: how many windows does a context of so many tokens become?"""
-    if hint := not_a_number(answer):
-        return hint
     from helpers.question_views import count_windows
 
     truth, apart = (
@@ -219,7 +221,7 @@ def windows_needed(
         "The first window takes as much context as fits beside the question and three special "
         "tokens; each further one takes so much less `doc_stride`. Round up."
     )
-    return verdict(answer, truth, nearly=0.0, why_wrong=slip, right=0.0)
+    return verdict(answer, truth, nearly=0.0, why_wrong=slip)
 
 
 def zipped_size(file: Path) -> int:
