@@ -32,6 +32,15 @@ NOTEBOOKS = environment.REPOSITORY / "notebooks"
 EMBEDDED = "docs-library"
 README = environment.REPOSITORY / "README.md"
 UNMEASURED = "Not measured yet."
+# By a key that only files of this kind have: what says their figures.
+WORDS = {
+    "upstream": transfer_table,
+    "ms_a_step": training_table,
+    "lengths": texts_table,
+    "ms": profile_table,
+    "seconds_to_first_plot": first_plot_line,
+    "ms_idle_recipe": idle_line,
+}
 KEPT = ("metrics", "minutes", "steps", "rows", "recipe", "peak_memory_gb", "request", "finished")
 
 
@@ -105,7 +114,12 @@ def notebook_minutes(tier: str) -> dict[str, float]:
 
 def store(found: dict[str, Any], command: str) -> Path:
     """Write collected results to results/, with the command that made them."""
-    file = FOLDER / f"{found['task'].replace('/', '--')}_{found['tier']}.json"
+    return write(f"{found['task'].replace('/', '--')}_{found['tier']}", found, command)
+
+
+def write(name: str, found: dict[str, Any], command: str) -> Path:
+    """Write figures to a file of results/, with the command that made them."""
+    file = FOLDER / f"{name}.json"
     file.write_text(json.dumps({"command": command, **found}, indent=1) + "\n")
     return file
 
@@ -122,22 +136,13 @@ def section(file: Path) -> str:
     if not file.is_file():
         return UNMEASURED
     found = json.loads(file.read_text())
-    if "upstream" in found:
-        return f"{transfer_table(found)}\n\n{machine_line(found)}"
-    if "ms_a_step" in found:
-        return f"{training_table(found)}\n\n{machine_line(found)}"
-    if "lengths" in found:
-        return f"{texts_table(found)}\n\n{machine_line(found)}"
+    for key, words in WORDS.items():
+        if key in found:
+            return f"{words(found)}\n\n{machine_line(found)}"
     if "measurements" in found:
         parts = [speed_table({"benchmark": found}), machine_line(found)]
         parts.insert(1, roof_table(found) if "roofline" in found else "")
         return "\n\n".join(part for part in parts if part)
-    if "ms" in found:
-        return f"{profile_table(found)}\n\n{machine_line(found)}"
-    if "seconds_to_first_plot" in found:
-        return f"{first_plot_line(found)}\n\n{machine_line(found)}"
-    if "ms_idle_recipe" in found:
-        return f"{idle_line(found)}\n\n{machine_line(found)}"
     parts = [accuracy_table(found), speed_table(found), machine_line(found)]
     return "\n\n".join(part for part in parts if part)
 

@@ -63,8 +63,8 @@ def main() -> None:
     print(json.dumps(found, indent=1))
     if "--store" in sys.argv[1:]:
         command = "python tools/first_plot.py --store"
-        content = {"command": command, "seconds_to_first_plot": found, **environment.describe()}
-        (results.FOLDER / "first_plot.json").write_text(json.dumps(content, indent=1) + "\n")
+        content = {"seconds_to_first_plot": found, **environment.describe()}
+        results.write("first_plot", content, command)
 
 
 if __name__ == "__main__":

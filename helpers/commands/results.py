@@ -1,6 +1,5 @@
 """Collect measured results and write the README's tables from them."""
 
-import json
 import os
 from dataclasses import dataclass
 
@@ -30,9 +29,7 @@ def main(argv: list[str]) -> int:
         )
         print(results.store(results.collect(asked.collect), command))
     if asked.transfer:
-        file = results.FOLDER / "sparse_transfer.json"
         command = asked.command or "bash tools/sparse_transfer.sh"
-        content = {"command": command, **results.collect_transfer()}
-        file.write_text(json.dumps(content, indent=1) + "\n")
+        results.write("sparse_transfer", results.collect_transfer(), command)
     results.write_readme()
     return 0

@@ -85,10 +85,8 @@ def main(argv: list[str]) -> int:
         found["minutes"] = {name: run["minutes"] for name, run in runs.items()}
     print(json.dumps(found, indent=1))
     if asked.store:
-        file = results.FOLDER / f"{figures(asked)}.json"
         command = f"python -m helpers speed {' '.join(argv)}"
-        content = {"command": command, **found, **environment.describe()}
-        file.write_text(json.dumps(content, indent=1) + "\n")
+        results.write(figures(asked), {**found, **environment.describe()}, command)
     print_json(output.json, found)
     return 0
 
