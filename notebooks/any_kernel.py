@@ -36,6 +36,11 @@ FETCHED = "sparse-transfer-tutorial"
 PYTHON = (3, 11)
 # What a foreign environment has in another version, if at all. The notebooks check the rest.
 TELLING_PACKAGES = ("sparseml", "torch", "transformers", "numpy")
+# Its version, and by the exit code whether it has ipykernel; found is quicker than imported.
+ASKED_OF_A_PYTHON = (
+    "import sys; from importlib.util import find_spec; "
+    "print('%d.%d' % sys.version_info[:2]); sys.exit(find_spec('ipykernel') is None)"
+)
 # They belong to this Python and its kernel: packages, the way it draws, whose end it waits for.
 NOT_PASSED_ON = ("PYTHONHOME", "PYTHONPATH", "MPLBACKEND", "JPY_PARENT_PID")
 
@@ -139,10 +144,9 @@ def checked(chosen: str) -> Path:
     python = shutil.which(chosen)
     if python is None:
         raise NoKernelError(f"TUTORIAL_PYTHON names {chosen}, and there is no such program.")
-    code, said = run([python, "-c", "import sys; print(*sys.version_info[:2]); import ipykernel"])
-    version = said.partition("\n")[0]
-    if version != " ".join(map(str, PYTHON)):
-        found = f"Python {version.replace(' ', '.')}" if code == 0 else "something else"
+    code, said = run([python, "-c", ASKED_OF_A_PYTHON])
+    if said.strip() != ".".join(map(str, PYTHON)):
+        found = f"Python {said.strip()}" if code == 0 else "something else"
         raise NoKernelError(f"TUTORIAL_PYTHON names {chosen}; expected Python 3.11, it is {found}.")
     if code:
         raise NoKernelError(
