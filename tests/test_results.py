@@ -266,11 +266,15 @@ def gpu_scores(name: str) -> dict[tuple[str, str], float]:
 def test_the_words_of_notebook_7_are_what_is_stored() -> None:
     words = (environment.REPOSITORY / "notebooks" / "07_sparse_transfer.ipynb").read_text()
     score = gpu_scores("sparse_transfer_gpu")
-    assert "Transfer is ahead at both, by 1.6 and by 0.7 points, after 2.5 epochs against 8." in words
+    assert (
+        "Transfer is ahead at both, by 1.6 and by 0.7 points, after 2.5 epochs against 8." in words
+    )
     lead = [score["sst2", f"transfer{n}"] - score["sst2", f"prune{n}"] for n in (80, 90)]
     assert [f"{100 * points:.1f}" for points in lead] == ["1.6", "0.7"]
     assert "by chance alone two scores on 872 rows differ by 1.6 points" in words
-    assert f"{100 * math.sqrt(2 * 0.88 * 0.12 / 872):.1f}" == "1.6"  # standard error of a difference
+    assert (
+        f"{100 * math.sqrt(2 * 0.88 * 0.12 / 872):.1f}" == "1.6"
+    )  # standard error of a difference
     short = gpu_scores("sparse_transfer_gpu_short")
     assert "(CoNLL-2003, in the README's table) pruning for the task is ahead at 80 %" in words
     assert short["conll2003", "prune80"] > short["conll2003", "transfer80"]
