@@ -231,7 +231,8 @@ def dense_int8(task: Task) -> Path:
 def benchmark(task: Task, stops: list[str]) -> "list[Measurement]":
     """Time the exported stops on every engine, batch 1 and 16, and store the measurements.
 
-    A round of batch 16 takes many times as long as one of batch 1, so there are fewer of them.
+    A round of batch 16 takes many times as long as one of batch 1, so there are fewer of them, and
+    of the rounds that only warm up never more than half as many as of those that count.
     """
     from helpers import benchmark as bench
 
@@ -241,12 +242,14 @@ def benchmark(task: Task, stops: list[str]) -> "list[Measurement]":
     rounds = tiers.current().benchmark_rounds
     measured = []
     for batch_size, share in ((1, 1), (16, 6)):
+        counted = max(3, rounds // share)
         measured += bench.measure(
             models,
             ("deepsparse", "onnxruntime", "torch"),
             batch_sizes=(batch_size,),
             sequence_length=SEQUENCE_LENGTH,
-            rounds=max(3, rounds // share),
+            rounds=counted,
+            warmup=min(5, counted // 2),
         )
     measured = [replace(m, model=m.model.removesuffix(TORCH_SUFFIX)) for m in measured]
     place = folder(task, "dense").with_name("benchmark.json")

@@ -43,7 +43,7 @@ class Tier:
 
 TIERS = {
     "smoke": Tier(
-        "smoke", 160, 200, 1, 2, 1, 2, 1, 1.5e-4, 32, 16, benchmark_rounds=5, proof_examples=200
+        "smoke", 160, 200, 1, 2, 1, 2, 1, 1.5e-4, 32, 16, benchmark_rounds=3, proof_examples=200
     ),
     "laptop": Tier("laptop", 5500, 1000, 2, 2, 1.5, 1.2, 1, 1.5e-4),
     "full": Tier(
