@@ -50,8 +50,8 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
         pattern to parameter names (module names for `submodules`), in the model's order.
 
     Raises:
-        UserError: a pattern that matches nothing, a schedule past the end, or int8 that this
-            model cannot be trained in.
+        UserError: a pattern that matches nothing, a schedule past the end, zeros in a shape that
+            these matrices do not take, or int8 that this model cannot be trained in.
     """
     check_schedule(recipe)
     modules = [name for name, _ in model.named_modules()]
@@ -69,6 +69,10 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
     for pattern, names in matched.items():
         if not names:
             raise UserError(unmatched(recipe.name, pattern, model))
+    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    for modifier in recipe.modifiers:
+        named = [name for pattern in modifier.patterns() for name in matched[pattern]]
+        refuse_unfit_mask(recipe.name, modifier, {shapes[name] for name in named})
     if recipe.has_quantization:
         tried_int8(recipe, model)
     return matched
@@ -116,6 +120,35 @@ def refuse_other_bits(model: "nn.Module") -> None:
         ends = (getattr(module, "quant_min", 0), getattr(module, "quant_max", 255))
         if ends not in ONNX_RANGES:
             raise ValueError(f"{name} is rounded to {ends[0]} .. {ends[1]}, which is not 8 bits")
+
+
+def refuse_unfit_mask(
+    recipe_name: str, modifier: "RecipeModifier", shapes: set[tuple[int, ...]]
+) -> None:
+    """Refuse zeros in a shape that SparseML does not know, or that matrices cannot be cut into.
+
+    SparseML says so itself, but only at the first mask, with a traceback.
+
+    Args:
+        recipe_name: for the message.
+        modifier: with `mask_type` among its settings, or it is let pass.
+        shapes: those of the matrices it prunes, each once.
+    """
+    mask_type = modifier.params.get("mask_type")
+    if mask_type is None:
+        return
+    import torch
+    from sparseml.pytorch.sparsification.pruning.mask_creator import get_mask_creator_default
+
+    try:
+        creator = get_mask_creator_default(mask_type)
+        for shape in shapes:
+            creator.create_sparsity_masks([torch.zeros(shape)], 0.5)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{recipe_name}: {modifier.name} has mask_type {mask_type}: {error}. "
+            "Write unstructured, block4 or [1, 4]."
+        ) from error
 
 
 def refuse_missing_layers(recipe_name: str, modifier: "RecipeModifier", modules: list[str]) -> None:

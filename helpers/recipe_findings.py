@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import sparsity
 from helpers.errors import UserError
-from helpers.recipe_checks import check_schedule, matching, tried_int8, unmatched
+from helpers.recipe_checks import (
+    check_schedule,
+    matching,
+    refuse_unfit_mask,
+    tried_int8,
+    unmatched,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,6 +101,7 @@ def unsettled(recipe: "Recipe") -> list[str]:
 def model_findings(recipe: "Recipe", model: "nn.Module") -> list[str]:
     """Return what looks wrong when a recipe meets a model; the model is left as it is."""
     found = unmatched_findings(recipe, model) + missing_layers(recipe, model)
+    found += unfit_masks(recipe, model)
     if len(sparsity.quantized_modules(model)):
         return [*found, "This model is quantized already; start from the checkpoint before QAT."]
     return found + sparse_findings(recipe, model) + int8_modules(recipe, model)[1]
@@ -146,6 +153,16 @@ def missing_layers(recipe: "Recipe", model: "nn.Module") -> list[str]:
     modules = {name for name, _ in model.named_modules()}
     missing = [n for n in recipe.dropped_layers if n not in modules and not n.startswith("__ALL")]
     return [f"{recipe.name} drops {name}, which the model does not have." for name in missing]
+
+
+def unfit_masks(recipe: "Recipe", model: "nn.Module") -> list[str]:
+    """Name the shapes of zeros that SparseML does not know, or that the matrices do not take."""
+    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    found = []
+    for modifier in recipe.modifiers:
+        names = {n for p in modifier.patterns() for n in matched(recipe, modifier, p, model)}
+        found += refusal(refuse_unfit_mask, recipe.name, modifier, {shapes[name] for name in names})
+    return found
 
 
 def sparse_findings(recipe: "Recipe", model: "nn.Module") -> list[str]:

@@ -7,6 +7,7 @@ import ast
 import math
 import re
 from collections import Counter, OrderedDict
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from transformers import (
 from transformers.models.bert.modeling_bert import BertLayer
 
 import helpers
-from helpers import compat, recipe_text, recipes
+from helpers import compat, recipe_findings, recipe_text, recipes
 from helpers.compat_distillation import mend_hidden_states
 from helpers.encoder import Encoder
 from helpers.errors import UserError
@@ -284,6 +285,32 @@ def test_four_block_zeros_come_in_fours_and_others_do_not(driven: dict, name: st
             zeros = (weights(run.model)[parameter] == 0).reshape(-1, 4)
             whole = (zeros.all(dim=1) | ~zeros.any(dim=1)).all().item()
             assert whole == block, parameter
+
+
+def test_one_variable_makes_the_zeros_come_in_fours() -> None:
+    recipe, model = load_recipe("minilm-6layers_prune90", mask_type="block4"), new_model()
+    assert all(target.in_blocks for target in recipe.pruning_targets().values())
+    matched = check_against(recipe, model)
+    drive(recipe, model)
+    for parameter in chain.from_iterable(matched.values()):
+        zeros = (weights(model)[parameter] == 0).reshape(-1, 4)
+        assert zeros.all(dim=1).any() and (zeros.all(dim=1) | ~zeros.any(dim=1)).all(), parameter
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"), [("block5", "Unknown mask_type"), ("[1, 5]", "must divide")]
+)
+def test_zeros_in_a_shape_that_does_not_fit_are_refused(
+    written: str, reason: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.md"
+    text = recipe_text.find_recipe("minilm-6layers_prune80").read_text()
+    file.write_text(text.replace("mask_type: unstructured", f"mask_type: {written}"))
+    recipe, model = load_recipe(file), new_model()
+    with pytest.raises(UserError, match=reason) as refused:
+        check_against(recipe, model)
+    assert "Write unstructured, block4 or [1, 4]" in str(refused.value)
+    assert recipe_findings.model_findings(recipe, model) == [str(refused.value)]
 
 
 @pytest.mark.parametrize("name", INT8)
