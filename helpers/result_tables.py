@@ -6,10 +6,20 @@ Every number comes out of a file of results/; nothing here is rounded twice or t
 import json
 from operator import itemgetter
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from helpers import environment
 
+# What tools/ablations.sh calls the ways, and what a reader does.
+WAYS = {
+    "dense": "not pruned",
+    "gradual": "a little more every few steps, smallest weights first, with a teacher",
+    "no_teacher": "the same without a teacher",
+    "one_shot": "the same, but all at once",
+    "block4": "the same, four neighbours at a time",
+    "obs": "the same, by the Optimal BERT Surgeon",
+}
 # Of a matrix of many shapes the README shows these; its file and its picture have them all.
 SHOWN_TOKENS, SHOWN_BATCHES = 128, (1, 16)
 
@@ -161,6 +171,24 @@ def stops_table(tasks: dict[str, dict[str, Any]]) -> str:
                 f"| {task} | {rows['train']:,} / {rows['validation']:,} | {metric} | {name} | "
                 f"{value:.4f} | {share} | {stop['minutes']:.1f} |"
             )
+    return "\n".join(lines)
+
+
+def ablations_table(found: dict[str, Any]) -> str:
+    """Return one row for each way of pruning, over its seeds, as Markdown."""
+    lines = [
+        "| way | seeds | accuracy, mean | least to most | of dense | training minutes, mean |",
+        "|---|---|---|---|---|---|",
+    ]
+    dense = found["ablations"]["dense"]["metrics"]["accuracy"]
+    for way, words in WAYS.items():
+        stops = [stop for name, stop in found["ablations"].items() if name.startswith(way)]
+        scores = [stop["metrics"]["accuracy"] for stop in stops]
+        lines.append(
+            f"| {words} | {len(scores)} | {mean(scores):.4f} | {min(scores):.4f} to "
+            f"{max(scores):.4f} | {mean(scores) / dense:.3f} | "
+            f"{mean(stop['minutes'] for stop in stops):.1f} |"
+        )
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from helpers import environment, tiers
 from helpers.errors import UserError
 from helpers.exercises import zipped_size
 from helpers.result_tables import (
+    ablations_table,
     accuracy_table,
     first_plot_line,
     idle_line,
@@ -34,6 +35,7 @@ README = environment.REPOSITORY / "README.md"
 UNMEASURED = "Not measured yet."
 # By a key that only files of this kind have: what says their figures.
 WORDS = {
+    "ablations": ablations_table,
     "upstream": transfer_table,
     "ms_a_step": training_table,
     "lengths": texts_table,
@@ -85,6 +87,18 @@ def collect_transfer() -> dict[str, Any]:
         raise UserError("Nothing was pruned upstream yet. See tools/sparse_transfer.sh.")
     tasks = {place.parent.name: kept_stops(place) for place in sorted(runs.glob("*/transfer"))}
     return {"upstream": upstream, "tasks": tasks, **environment.describe()}
+
+
+def collect_ablations() -> dict[str, Any]:
+    """Gather what `tools/ablations.sh` has trained: the dense model, and each way with each seed.
+
+    Raises:
+        UserError: if it has trained nothing yet.
+    """
+    stops = kept_stops(environment.runs_folder() / EMBEDDED / "ablations")
+    if not stops:
+        raise UserError("No way of pruning was compared yet. Run `bash tools/ablations.sh`.")
+    return {"ablations": stops, **environment.describe()}
 
 
 def kept_stops(folder: Path) -> dict[str, dict[str, Any]]:

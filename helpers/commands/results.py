@@ -13,6 +13,7 @@ class ResultsArguments:
 
     collect: str | None = flag(None, "task whose runs (at TUTORIAL_TIER) go into results/ first")
     transfer: bool = flag(False, "what tools/sparse_transfer.sh has trained goes into results/")
+    ablations: bool = flag(False, "what tools/ablations.sh has trained goes into results/")
     command: str | None = flag(None, "the command that made those runs")
 
 
@@ -31,5 +32,8 @@ def main(argv: list[str]) -> int:
     if asked.transfer:
         command = asked.command or "bash tools/sparse_transfer.sh"
         results.write("sparse_transfer", results.collect_transfer(), command)
+    if asked.ablations:
+        command = asked.command or "bash tools/ablations.sh"
+        results.write("ablations", results.collect_ablations(), command)
     results.write_readme()
     return 0
