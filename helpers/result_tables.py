@@ -183,6 +183,8 @@ def ablations_table(found: dict[str, Any]) -> str:
     dense = found["ablations"]["dense"]["metrics"]["accuracy"]
     for way, words in WAYS.items():
         stops = [stop for name, stop in found["ablations"].items() if name.startswith(way)]
+        if not stops:
+            continue
         scores = [stop["metrics"]["accuracy"] for stop in stops]
         lines.append(
             f"| {words} | {len(scores)} | {mean(scores):.4f} | {min(scores):.4f} to "

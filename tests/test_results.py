@@ -245,6 +245,7 @@ def test_the_readme_says_what_the_results_say() -> None:
         "sparse_transfer",
         "sparse_transfer_gpu",
         "sparse_transfer_gpu_short",
+        "ablations",
         "training_speed",
         "recipe_speed",
         "idle_recipe",
@@ -303,6 +304,17 @@ def test_the_words_about_the_gpu_are_what_is_stored() -> None:
     assert "keeps 1.3 points more than magnitudes do" in words
     assert f"{100 * (score['sst2', 'prune90_obs'] - score['sst2', 'prune90']):.1f}" == "1.3"
     assert tasks["sst2"]["prune90_obs"]["steps"] * 2 == tasks["sst2"]["prune90"]["steps"]
+
+
+def test_the_words_about_ways_of_pruning_are_what_is_stored() -> None:
+    assert "In so short a run cutting at once wins" in README
+    stops = json.loads((results.FOLDER / "ablations.json").read_text())["ablations"]
+    score = {name: stop["metrics"]["accuracy"] for name, stop in stops.items()}
+    error = math.sqrt(0.75 * 0.25 / 1000)
+    assert f"{100 * error:.1f} points, so small differences" in README
+    assert score["one_shot-seed42"] > score["gradual-seed42"] + 2 * error
+    seeds = {name.partition("-seed")[2] for name in score} - {""}
+    assert seeds == {"42"} or "Only the first seed was run so far" not in README
 
 
 def test_every_stored_result_is_explained() -> None:
