@@ -8,6 +8,7 @@ parameter name, other names as a whole, and quantized wrappers looked through.
 import copy
 import math
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from helpers import compat, sparsity
@@ -69,10 +70,9 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
     for pattern, names in matched.items():
         if not names:
             raise UserError(unmatched(recipe.name, pattern, model))
-    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
     for modifier in recipe.modifiers:
         named = [name for pattern in modifier.patterns() for name in matched[pattern]]
-        refuse_unfit_mask(recipe.name, modifier, {shapes[name] for name in named})
+        refuse_unfit_mask(recipe.name, modifier, shapes_of(model, named))
     if recipe.has_quantization:
         tried_int8(recipe, model)
     return matched
@@ -122,10 +122,16 @@ def refuse_other_bits(model: "nn.Module") -> None:
             raise ValueError(f"{name} is rounded to {ends[0]} .. {ends[1]}, which is not 8 bits")
 
 
+def shapes_of(model: "nn.Module", parameters: Iterable[str]) -> list[tuple[int, ...]]:
+    """Return the shapes of named parameters, each once; tied ones are known by all their names."""
+    named = dict(model.named_parameters(remove_duplicate=False))
+    return list(dict.fromkeys(tuple(named[name].shape) for name in parameters))
+
+
 def refuse_unfit_mask(
-    recipe_name: str, modifier: "RecipeModifier", shapes: set[tuple[int, ...]]
+    recipe_name: str, modifier: "RecipeModifier", shapes: list[tuple[int, ...]]
 ) -> None:
-    """Refuse zeros in a shape that SparseML does not know, or that matrices cannot be cut into.
+    """Refuse zeros in a pattern that SparseML does not know, or that matrices cannot be cut into.
 
     SparseML says so itself, but only at the first mask, with a traceback.
 
@@ -135,19 +141,23 @@ def refuse_unfit_mask(
         shapes: those of the matrices it prunes, each once.
     """
     mask_type = modifier.params.get("mask_type")
-    if mask_type is None:
+    # Single weights fit every matrix; structured pruning makes masks of another kind.
+    if mask_type in (None, "unstructured") or modifier.name == "StructuredPruningModifier":
         return
     import torch
     from sparseml.pytorch.sparsification.pruning.mask_creator import get_mask_creator_default
 
+    final = modifier.params.get("final_sparsity")
+    share = final if isinstance(final, float) else 0.5
     try:
         creator = get_mask_creator_default(mask_type)
         for shape in shapes:
-            creator.create_sparsity_masks([torch.zeros(shape)], 0.5)
-    except (TypeError, ValueError) as error:
+            weights = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
+            creator.create_sparsity_masks([weights], share)
+    except Exception as error:  # [0, 4] divides by zero, [-2, 4] fails inside Torch, and so on
         raise UserError(
-            f"{recipe_name}: {modifier.name} has mask_type {mask_type}: {error}. "
-            "Write unstructured, block4 or [1, 4]."
+            f"{recipe_name}: {modifier.name} has mask_type {mask_type}, which cannot be used here "
+            f"({error}). Write unstructured or block4."
         ) from error
 
 

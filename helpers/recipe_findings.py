@@ -16,6 +16,7 @@ from helpers.recipe_checks import (
     check_schedule,
     matching,
     refuse_unfit_mask,
+    shapes_of,
     tried_int8,
     unmatched,
 )
@@ -156,12 +157,11 @@ def missing_layers(recipe: "Recipe", model: "nn.Module") -> list[str]:
 
 
 def unfit_masks(recipe: "Recipe", model: "nn.Module") -> list[str]:
-    """Name the shapes of zeros that SparseML does not know, or that the matrices do not take."""
-    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    """Name the patterns of zeros that SparseML does not know, or the matrices do not take."""
     found = []
     for modifier in recipe.modifiers:
-        names = {n for p in modifier.patterns() for n in matched(recipe, modifier, p, model)}
-        found += refusal(refuse_unfit_mask, recipe.name, modifier, {shapes[name] for name in names})
+        names = [n for p in modifier.patterns() for n in matched(recipe, modifier, p, model)]
+        found += refusal(refuse_unfit_mask, recipe.name, modifier, shapes_of(model, names))
     return found
 
 

@@ -18,6 +18,7 @@ import torch
 import yaml
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     RobertaConfig,
@@ -298,7 +299,13 @@ def test_one_variable_makes_the_zeros_come_in_fours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "reason"), [("block5", "Unknown mask_type"), ("[1, 5]", "must divide")]
+    ("written", "reason"),
+    [
+        ("block5", "Unknown mask_type"),
+        ("[1, 5]", "must divide"),
+        ("[0, 4]", "zero"),
+        ("'2:4'", "sparsity"),
+    ],
 )
 def test_zeros_in_a_shape_that_does_not_fit_are_refused(
     written: str, reason: str, tmp_path: Path
@@ -309,8 +316,21 @@ def test_zeros_in_a_shape_that_does_not_fit_are_refused(
     recipe, model = load_recipe(file), new_model()
     with pytest.raises(UserError, match=reason) as refused:
         check_against(recipe, model)
-    assert "Write unstructured, block4 or [1, 4]" in str(refused.value)
+    assert "Write unstructured or block4" in str(refused.value)
     assert recipe_findings.model_findings(recipe, model) == [str(refused.value)]
+
+
+def test_a_pattern_is_held_to_tied_weights_too(tmp_path: Path) -> None:
+    text = recipe_text.find_recipe("minilm-6layers_upstream80_block4").read_text()
+    pruning = text[text.index("  - !GMPruning") : text.index("distillation_modifiers:")]
+    head, _, _ = text.partition("  - !GMPruning")
+    settings, _, _ = pruning.partition("      params:")
+    file = tmp_path / "all.md"
+    file.write_text(f"{head}{settings}      params: __ALL_PRUNABLE__\n---\n")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=64, num_hidden_layers=2, **sizes)
+    matched = check_against(load_recipe(file), BertForMaskedLM(config))
+    assert "cls.predictions.decoder.weight" in matched["__ALL_PRUNABLE__"]
 
 
 @pytest.mark.parametrize("name", INT8)
