@@ -231,8 +231,8 @@ def dense_int8(task: Task) -> Path:
 def benchmark(task: Task, stops: list[str]) -> "list[Measurement]":
     """Time the exported stops on every engine, batch 1 and 16, and store the measurements.
 
-    A round of batch 16 takes many times as long as one of batch 1, so there are fewer of them, and
-    of the rounds that only warm up never more than half as many as of those that count.
+    A round of batch 16 takes many times as long as one of batch 1, so there are fewer of them, but
+    at least 3. Half as many at most only warm up.
     """
     from helpers import benchmark as bench
 

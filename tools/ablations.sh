@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The runs behind the README's table of ablations: one dense model, pruned to 90 % in five ways with three seeds each.
 #
-# Why a script: it is the command that the stored figures name. It needs no data but the embedded, and takes about an
-# hour on two cores. What is finished is not run again.
+# Why a script: it is the command that the stored figures name. It needs no data but the embedded, and takes about
+# three hours on two old cores. What is finished is not run again.
 #
 # bash tools/ablations.sh
 set -euo pipefail
