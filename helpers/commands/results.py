@@ -29,11 +29,12 @@ def main(argv: list[str]) -> int:
             or f"TUTORIAL_TIER={tier} python -m helpers path --task_name {asked.collect}"
         )
         print(results.store(results.collect(asked.collect), command))
-    if asked.transfer:
-        command = asked.command or "bash tools/sparse_transfer.sh"
-        results.write("sparse_transfer", results.collect_transfer(), command)
-    if asked.ablations:
-        command = asked.command or "bash tools/ablations.sh"
-        results.write("ablations", results.collect_ablations(), command)
+    trained = (
+        ("sparse_transfer", asked.transfer, results.collect_transfer),
+        ("ablations", asked.ablations, results.collect_ablations),
+    )
+    for name, wanted, gather in trained:
+        if wanted:
+            results.write(name, gather(), asked.command or f"bash tools/{name}.sh")
     results.write_readme()
     return 0
