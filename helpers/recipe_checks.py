@@ -8,7 +8,6 @@ parameter name, other names as a whole, and quantized wrappers looked through.
 import copy
 import math
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from helpers import compat, sparsity
@@ -72,7 +71,7 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
             raise UserError(unmatched(recipe.name, pattern, model))
     for modifier in recipe.modifiers:
         named = [name for pattern in modifier.patterns() for name in matched[pattern]]
-        refuse_unfit_mask(recipe.name, modifier, shapes_of(model, named))
+        refuse_unfit_mask(recipe.name, modifier, named, model)
     if recipe.has_quantization:
         tried_int8(recipe, model)
     return matched
@@ -122,14 +121,8 @@ def refuse_other_bits(model: "nn.Module") -> None:
             raise ValueError(f"{name} is rounded to {ends[0]} .. {ends[1]}, which is not 8 bits")
 
 
-def shapes_of(model: "nn.Module", parameters: Iterable[str]) -> list[tuple[int, ...]]:
-    """Return the shapes of named parameters, each once; tied ones are known by all their names."""
-    named = dict(model.named_parameters(remove_duplicate=False))
-    return list(dict.fromkeys(tuple(named[name].shape) for name in parameters))
-
-
 def refuse_unfit_mask(
-    recipe_name: str, modifier: "RecipeModifier", shapes: list[tuple[int, ...]]
+    recipe_name: str, modifier: "RecipeModifier", parameters: list[str], model: "nn.Module"
 ) -> None:
     """Refuse zeros in a pattern that SparseML does not know, or that matrices cannot be cut into.
 
@@ -138,7 +131,11 @@ def refuse_unfit_mask(
     Args:
         recipe_name: for the message.
         modifier: with `mask_type` among its settings, or it is let pass.
-        shapes: those of the matrices it prunes, each once.
+        parameters: what it prunes, by name.
+        model: has them.
+
+    Raises:
+        UserError: with SparseML's or Torch's reason.
     """
     mask_type = modifier.params.get("mask_type")
     # Single weights fit every matrix; structured pruning makes masks of another kind.
@@ -149,9 +146,11 @@ def refuse_unfit_mask(
 
     final = modifier.params.get("final_sparsity")
     share = final if isinstance(final, float) else 0.5
+    # Tied weights are matched by any of their names.
+    named = dict(model.named_parameters(remove_duplicate=False))
     try:
         creator = get_mask_creator_default(mask_type)
-        for shape in shapes:
+        for shape in dict.fromkeys(named[name].shape for name in parameters):
             weights = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
             creator.create_sparsity_masks([weights], share)
     except Exception as error:  # [0, 4] divides by zero, [-2, 4] fails inside Torch, and so on

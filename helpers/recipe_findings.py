@@ -16,7 +16,6 @@ from helpers.recipe_checks import (
     check_schedule,
     matching,
     refuse_unfit_mask,
-    shapes_of,
     tried_int8,
     unmatched,
 )
@@ -161,7 +160,7 @@ def unfit_masks(recipe: "Recipe", model: "nn.Module") -> list[str]:
     found = []
     for modifier in recipe.modifiers:
         names = [n for p in modifier.patterns() for n in matched(recipe, modifier, p, model)]
-        found += refusal(refuse_unfit_mask, recipe.name, modifier, shapes_of(model, names))
+        found += refusal(refuse_unfit_mask, recipe.name, modifier, names, model)
     return found
 
 

@@ -322,11 +322,10 @@ def test_zeros_in_a_shape_that_does_not_fit_are_refused(
 
 def test_a_pattern_is_held_to_tied_weights_too(tmp_path: Path) -> None:
     text = recipe_text.find_recipe("minilm-6layers_upstream80_block4").read_text()
-    pruning = text[text.index("  - !GMPruning") : text.index("distillation_modifiers:")]
-    head, _, _ = text.partition("  - !GMPruning")
-    settings, _, _ = pruning.partition("      params:")
+    head, marker, rest = text.partition("  - !GMPruning")
+    settings, _, _ = rest.partition("      params:")
     file = tmp_path / "all.md"
-    file.write_text(f"{head}{settings}      params: __ALL_PRUNABLE__\n---\n")
+    file.write_text(f"{head}{marker}{settings}      params: __ALL_PRUNABLE__\n---\n")
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
     config = BertConfig(vocab_size=64, num_hidden_layers=2, **sizes)
     matched = check_against(load_recipe(file), BertForMaskedLM(config))
