@@ -25,7 +25,7 @@ _WORDS = {
     ),
     "GMPruningModifier": (
         "sets the smallest weights to zero, more at every update",
-        "Bit by bit, the rest has time to adapt; all at once it has none.",
+        "Bit by bit, what is left takes over; it also needs epochs after the last cut.",
     ),
     "GlobalMagnitudePruningModifier": (
         "sets the smallest weights of all matrices together to zero, more at every update",

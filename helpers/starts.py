@@ -101,6 +101,6 @@ def check_start_sparsity(recipe: "Recipe", network: "nn.Module") -> None:
         return
     raise UserError(
         f"{recipe.name} expects a sparse start (start_sparsity {expected}), but {worst} has "
-        f"{found[worst]:.1%} zeros: nothing would be held, and the result be as dense. Start from "
-        "what sparsify_upstream or a pruning recipe wrote, or take minilm-6layers_quant."
+        f"{found[worst]:.1%} zeros: nothing would be held, and the result would be just as dense. "
+        "Start from what sparsify_upstream or a pruning recipe wrote, or take minilm-6layers_quant."
     )

@@ -197,6 +197,8 @@ def trainer_of(task: "Task", stage: Stage, dense: "Checkpoint", folder: Path) ->
     teacher = dense if stage.taught else None
     recipe = taught(recipe, teacher, None, None, task.outputs)
     sizes = {**path.settings("dense"), "disable_tqdm": True, "evaluation_strategy": "no"}
+    # Sorted by length, the first batches are the longest, and stages skip unlike numbers of them.
+    sizes["group_by_length"] = False
     args = TrainingArguments(output_dir=str(folder), **{**DEFAULTS, **sizes})
     args.num_train_epochs = recipe.num_epochs if recipe else args.num_train_epochs
     set_seed(args.seed)
