@@ -6,7 +6,6 @@ step.
 """
 
 import json
-import resource
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ from transformers import set_seed
 
 from helpers import (
     compat,
+    engine_child,
     environment,
     models,
     processes,
@@ -165,7 +165,7 @@ def train_into(
         "resumed_at_step": resuming.step(resumed) if resumed else None,
         "processes": args.world_size,
         "bf16": bf16,
-        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_memory_gb": round(engine_child.peak_memory_mb() / 2**10, 2),
         "history": trainer.state.log_history,
         **environment.describe(),
     }

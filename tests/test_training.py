@@ -3,13 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import helpers
-from helpers import models, requests, sparsity, trainer
+from helpers import engine_child, models, requests, sparsity, trainer
 from helpers.errors import ProofError, UserError
 from helpers.recipe_modifier import PruningTarget
 from helpers.stops import Checkpoint
@@ -29,6 +30,24 @@ def logits(model: torch.nn.Module) -> np.ndarray:
 def test_a_dense_run_learns_and_says_how_it_was_made(dense: Checkpoint) -> None:
     assert dense.metrics["accuracy"] > 0.9
     assert {"versions", "machine", "history", "request", "minutes"} <= set(dense.run)
+
+
+def test_peak_memory_is_in_gb_wherever_it_was_measured(
+    tiny_model: Path, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Mac says its peak in bytes and Linux in KiB, which `peak_memory_mb` knows."""
+    monkeypatch.setattr(engine_child, "peak_memory_mb", lambda: 1536.0)
+    made = helpers.fine_tune(tiny_task, tiny_model, tmp_path / "measured", **QUICK)
+    assert made.run["peak_memory_gb"] == 1.5
+
+
+def test_a_mac_counts_its_peak_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    monkeypatch.setattr(engine_child.sys, "platform", "darwin")
+    monkeypatch.setattr(engine_child.Path, "exists", lambda _: False)
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=3 * 2**30))
+    assert engine_child.peak_memory_mb() == 3 * 2**10
 
 
 def test_a_pruned_run_has_the_zeros_of_its_recipe(pruned: Checkpoint) -> None:
