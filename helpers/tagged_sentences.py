@@ -110,8 +110,8 @@ def named_tags(
     from datasets import Dataset
 
     names = {
-        "tokens": find_column(split, token_column, TOKEN_COLUMNS, "token_column"),
-        "tags": find_column(split, tag_column, TAG_COLUMNS, "tag_column"),
+        "tokens": find_column(split, token_column, TOKEN_COLUMNS, "text_column_name"),
+        "tags": find_column(split, tag_column, TAG_COLUMNS, "label_column_name"),
     }
     tokens, tags = split[names["tokens"]], split[names["tags"]]
     for row, pair in enumerate(zip(tokens, tags, strict=True), start=1):

@@ -94,8 +94,19 @@ def test_json_rows_give_the_same_task_as_columns(tmp_path: Path) -> None:
         assert task.fingerprint == columns.fingerprint
     odd = as_json(tmp_path / "odd.json", rows, "marks")
     assert load(odd, tag_column="marks").fingerprint == columns.fingerprint
-    with pytest.raises(UserError, match="No column tags / ner_tags.*--tag_column"):
+    with pytest.raises(UserError, match="No column tags / ner_tags.*--label_column_name"):
         load(odd)
+
+
+def test_columns_are_asked_for_by_flags_that_there_are(tmp_path: Path) -> None:
+    from helpers.commands.run_ner import TokenArguments
+
+    for number, row in enumerate(({"words": ["a"], "x": ["O"]}, {"x": ["a"], "tags": ["O"]})):
+        file = write(tmp_path / f"{number}.json", json.dumps([row]))
+        with pytest.raises(UserError, match="No column .*Name the right one with --") as caught:
+            load(file)
+        flag = str(caught.value).rpartition("--")[2].rstrip(".")
+        assert flag in TokenArguments.__dataclass_fields__
 
 
 def test_names_of_a_hub_set_come_from_its_column() -> None:
