@@ -43,7 +43,8 @@ def read_labels(
         names: labels by number, where the data does not say them itself.
 
     Raises:
-        UserError: rows without a label, labels of another kind, or unknown in train.
+        UserError: rows without a label, labels of another kind, or unknown in train. A multi-label
+            row may have no label (an empty list or cell), but no gap (null).
     """
     readers: dict[str, Callable[..., Numbered]] = {
         SINGLE_LABEL: one_class,
@@ -52,9 +53,10 @@ def read_labels(
     }
     if kind not in readers:
         raise UserError(f"--problem_type {kind!r}: expected one of {', '.join(readers)}.")
-    if kind != MULTI_LABEL:
-        for split, where in ((train, "train"), (validation, "validation")):
-            refuse_missing(split[label], label, where)
+    for split, where in ((train, "train"), (validation, "validation")):
+        if kind != MULTI_LABEL:
+            refuse_lists(split[label], label, where, kind)
+        refuse_missing(split[label], label, where, kind)
     return readers[kind](train, validation, label, names)
 
 
@@ -62,14 +64,35 @@ def _known(values: list) -> list:
     return [value for value in values if value is not None and value == value]
 
 
-def refuse_missing(labels: list, column: str, split: str) -> None:
+def refuse_lists(labels: list, column: str, split: str, kind: str) -> None:
+    """Refuse rows with a list (or an object) where a kind has one class or score a row."""
+    for row, value in enumerate(labels, start=1):
+        if isinstance(value, list | tuple | dict):
+            raise UserError(
+                f"{split} row {row} has {str(value)[:40]} as {column!r}; {kind} expects one value "
+                f"a row. For rows with lists pass --problem_type {MULTI_LABEL}."
+            )
+
+
+def refuse_missing(labels: list, column: str, split: str, kind: str) -> None:
     """Refuse rows without a label, which would become a class of their own."""
-    empty = [i for i, value in enumerate(labels, start=1) if value in (None, "") or value != value]
-    if empty:
-        raise UserError(
-            f"{len(empty)} {split} rows have no {column!r} (first: row {empty[0]}). "
-            "Fill it in or take them out."
-        )
+    empty = [row for row, value in enumerate(labels, start=1) if _is_missing(value, kind)]
+    if not empty:
+        return
+    remedy = "Fill it in or take them out."
+    if kind == MULTI_LABEL:
+        remedy = "Fill it in, take them out, or give an empty list to rows of no class."
+    raise UserError(
+        f"{len(empty)} {split} rows have no {column!r} (first: row {empty[0]}). {remedy}"
+    )
+
+
+def _is_missing(value: object, kind: str) -> bool:
+    """Say whether a label, or one in a list of them, is a gap; an empty cell may mean no class."""
+    if isinstance(value, list | tuple):
+        return any(_is_missing(member, SINGLE_LABEL) for member in value)
+    gaps = (None,) if kind == MULTI_LABEL else (None, "")
+    return value in gaps or value != value
 
 
 def one_class(

@@ -107,6 +107,31 @@ def test_several_labels_in_a_cell_or_a_list(tmp_path: Path) -> None:
         assert task.train["label"] == [[0, 1], [0], []]
 
 
+@pytest.mark.parametrize("gap", [None, [2, None], ["a", ""], [None]])
+def test_a_gap_among_several_labels_is_no_class(gap: object, tmp_path: Path) -> None:
+    word = "a" if isinstance(gap, list) and "a" in gap else 2
+    good, bad = [("x", [word]), ("y", [10 if word == 2 else "b"]), ("z", [])], ("w", gap)
+    whole = write(tmp_path / "whole.json", good)
+    broken = write(tmp_path / "broken.jsonl", [*good, bad])
+    for train, validation, where in ((broken, whole, "train"), (whole, broken, "validation")):
+        with pytest.raises(UserError, match=f"1 {where} rows have no 'label'.*row 4.*empty list"):
+            load_task("mine", train_file=train, validation_file=validation)
+    task = load_task("mine", train_file=whole, validation_file=whole)
+    assert task.train["label"] == [[0], [1], []]
+
+
+@pytest.mark.parametrize("kind", ["single_label_classification", "regression"])
+def test_lists_are_no_single_labels(kind: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "lists.json", [("a", [1]), ("b", [2, 3])])
+    message = f"train row 1 has .1. as 'label'; {kind} expects one.*multi_label_classification"
+    with pytest.raises(UserError, match=message) as caught:
+        load_task("mine", train_file=file, validation_file=file, problem_type=kind)
+    assert len(str(caught.value).splitlines()) <= 2
+    objects = write(tmp_path / "objects.json", [("a", {"is": 1}), ("b", {"is": 2})])
+    with pytest.raises(UserError, match="expects one value a row"):
+        load_task("mine", train_file=objects, validation_file=objects, problem_type=kind)
+
+
 def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds 'high', which is no number"):
         load(tmp_path, [("a", 0.5), ("b", "high")], problem_type="regression")
