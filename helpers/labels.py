@@ -1,6 +1,7 @@
 """Labels as numbers: classes, sets of classes or scores, and what cannot be any of them refused."""
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from helpers.errors import UserError
@@ -16,6 +17,11 @@ REGRESSION = "regression"
 # The tsv files of multi-label sets write several numbers into one cell.
 DELIMITER = ","
 MOST_CLASSES = 1000
+# Numbers as files write them, blanks around them included.
+WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
+NUMBER = re.compile(
+    r"\s*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?)\s*", re.IGNORECASE
+)
 
 Numbered = tuple[list[str], list, list]
 
@@ -25,7 +31,8 @@ def problem_type(train: "Dataset", label: str) -> str:
     values = train[label]
     if any(isinstance(value, list | tuple) for value in values):
         return MULTI_LABEL
-    if any(isinstance(value, float) and not value.is_integer() for value in _known(values)):
+    numbers = as_numbers(_known(values))
+    if any(isinstance(number, float) and not number.is_integer() for number in numbers):
         return REGRESSION
     return SINGLE_LABEL
 
@@ -64,6 +71,13 @@ def _known(values: list) -> list:
     return [value for value in values if value is not None and value == value]
 
 
+def as_numbers(values: list) -> list:
+    """Return texts as numbers where all of them are some: a csv holds nothing but texts."""
+    if not all(isinstance(value, str) and NUMBER.fullmatch(value) for value in values):
+        return values
+    return [int(value) if WHOLE.fullmatch(value) else float(value) for value in values]
+
+
 def refuse_lists(labels: list, column: str, split: str, kind: str) -> None:
     """Refuse rows with a list (or an object) where a kind has one class or score a row."""
     for row, value in enumerate(labels, start=1):
@@ -99,24 +113,32 @@ def one_class(
     train: "Dataset", validation: "Dataset", label: str, names: list[str] | None
 ) -> Numbered:
     """Number the classes of the train rows."""
-    values = class_values(train, label)
-    number = {str(value): i for i, value in enumerate(values)}
-    refuse_unknown({str(value) for value in validation[label]} - set(number))
+    number = {name: i for i, name in enumerate(class_names(train, label))}
+    named = [[class_name(value) for value in split[label]] for split in (train, validation)]
+    refuse_unknown(set(named[1]) - set(number))
     shown = names or getattr(train.features[label], "names", None) or list(number)
-    return shown, *([number[str(v)] for v in split[label]] for split in (train, validation))
+    return shown, *([number[name] for name in rows] for rows in named)
 
 
-def class_values(train: "Dataset", label: str) -> list:
-    """Return the distinct labels of the train split in a stable order."""
+def class_name(value: object) -> str:
+    """Return a class as written (01 is not 1), without the blanks around a number."""
+    name = str(value)
+    return name.strip() if NUMBER.fullmatch(name) else name
+
+
+def class_names(train: "Dataset", label: str) -> list[str]:
+    """Return the distinct labels of the train split, numbers by their size."""
     feature = train.features[label]
     if hasattr(feature, "names"):
-        return list(range(len(feature.names)))
-    values = sorted(set(train[label]), key=lambda v: (isinstance(v, str), v))
-    if 2 <= len(values) <= MOST_CLASSES and not isinstance(values[0], float):
-        return values
-    kind = "fractions" if isinstance(values[0], float) else "values"
+        return [str(number) for number in range(len(feature.names))]
+    values = train[label]
+    size = dict(zip(map(class_name, values), as_numbers(values), strict=True))
+    fractions = any(isinstance(number, float) for number in size.values())
+    if 2 <= len(size) <= MOST_CLASSES and not fractions:
+        return sorted(size, key=lambda name: (size[name], name))
+    kind = "fractions" if fractions else "values"
     raise UserError(
-        f"Column {label!r} holds {len(values)} different {kind}; a classification needs 2 to "
+        f"Column {label!r} holds {len(size)} different {kind}; a classification needs 2 to "
         f"{MOST_CLASSES} words or whole numbers. Name another column with --label_column, or "
         "pass --problem_type regression for scores."
     )

@@ -11,6 +11,8 @@ from helpers.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+# Cells stay as written: 007 is no 7, and which numbers are classes or scores is told by labels.py.
+AS_WRITTEN = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
 VALIDATION_SPLITS = ("validation", "dev", "val", "valid", "test")
 
 
@@ -68,13 +70,14 @@ def _parse(file: Path) -> pd.DataFrame:
     if file.stat().st_size == 0:
         return pd.DataFrame()
     if file.suffix == ".csv":
-        return pd.read_csv(file, keep_default_na=False)
+        return pd.read_csv(file, **AS_WRITTEN)
     if file.suffix == ".tsv":
         # A tsv of GLUE quotes nothing, and a lone quotation mark would swallow lines.
-        return pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
+        return pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE, **AS_WRITTEN)
     if file.suffix in (".json", ".jsonl"):
         head = file.read_text("utf-8-sig").lstrip()[:1]
-        return pd.read_json(file, lines=head != "[")
+        plain = {"dtype": False, "convert_dates": False, "encoding": "utf-8-sig"}
+        return pd.read_json(file, lines=head != "[", **plain)
     raise UserError(f"{file.name}: a data file ends in .csv, .tsv, .json or .jsonl.")
 
 

@@ -190,6 +190,66 @@ def test_words_that_pandas_takes_for_nothing_stay_words(tmp_path: Path) -> None:
     assert task.labels == ["None", "nan"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl"])
+def test_texts_and_classes_stay_as_written(kind: str, tmp_path: Path) -> None:
+    """What looks like a number is still a text, and 01 another class than 1."""
+    rows = [("007", "1"), ("1e5", "01"), ("12.50", "2"), ("-0", "10"), ("1", "01")]
+    for column in ("text", "date"):
+        file = write(tmp_path / f"{column}.{kind}", rows, (column, "label"))
+        task = load_task("mine", train_file=file, validation_file=file, text_column=column)
+        assert task.train["text"] == [text for text, _ in rows]
+        assert task.labels == ["01", "1", "2", "10"]
+        assert task.train["label"] == [1, 0, 2, 3, 0]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl"])
+def test_dates_and_words_of_logic_stay_as_written(kind: str, tmp_path: Path) -> None:
+    rows = [("2024-01-31", "true"), ("2024-02-01", "TRUE"), ("2024-02-02", "true")]
+    file = write(tmp_path / f"data.{kind}", rows, ("date", "label"))
+    task = load_task("mine", train_file=file, validation_file=file, text_column="date")
+    assert task.train["text"] == [text for text, _ in rows]
+    assert task.labels == ["TRUE", "true"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl"])
+def test_a_mark_of_the_byte_order_belongs_to_no_column(kind: str, tmp_path: Path) -> None:
+    plain = write(tmp_path / f"plain.{kind}", ROWS)
+    marked = tmp_path / f"marked.{kind}"
+    marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    found, wanted = (load_task("m", train_file=f, validation_file=f) for f in (marked, plain))
+    assert found.fingerprint == wanted.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl"])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_numbers_are_labels_whatever_file_holds_them(
+    kind: str, as_text: bool, tmp_path: Path
+) -> None:
+    def read(values: list, **options: object) -> Task:
+        rows = [(f"t{v}", str(v) if as_text else v) for v in values]
+        file = write(tmp_path / f"{len(values)}.{kind}", rows)
+        return load_task("mine", train_file=file, validation_file=file, **options)
+
+    scores = read([2.4, 5.0, 0.25])
+    assert (type(scores), scores.train["label"]) == (Regression, [2.4, 5.0, 0.25])
+    classes = read([10, -1, 9, 10])
+    assert (classes.labels, classes.train["label"]) == (["-1", "9", "10"], [2, 0, 1, 2])
+    with pytest.raises(UserError, match="2 different fractions.*problem_type regression"):
+        read([0.0, 1.0])
+    assert read([0, 1], problem_type="regression").train["label"] == [0.0, 1.0]
+
+
+def test_blanks_around_numbers_make_no_classes(tmp_path: Path) -> None:
+    file = tmp_path / "aligned.csv"
+    file.write_text("text,label\na,10\nb, 9\nc,9\n")
+    assert load_task("mine", train_file=file, validation_file=file).labels == ["9", "10"]
+
+
+def test_infinite_scores_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="infinite scores"):
+        load(tmp_path, [("a", 0.5), ("b", "inf")])
+
+
 @pytest.mark.skipif("TUTORIAL_DATA_DIR" not in os.environ, reason="TUTORIAL_DATA_DIR is not set")
 def test_a_well_known_set_is_read_from_the_data_folder() -> None:
     task = load_task("sst2", tier=tiers.TIERS["full"])
