@@ -30,6 +30,10 @@ HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "
 # A task's head where it has none: what is trained is the encoder itself.
 NO_HEAD = "Model"
 HEAD_PREFIXES = ("classifier.", "qa_outputs.", "cls.", "bert.pooler.", "pooler.")
+# Of BERT's pre-training; a head that has no use for them is not changed by them.
+LEFTOVERS = ("cls.seq_relationship.", "bert.pooler.")
+# Names of older releases, with those of today.
+RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 def embedded_minilm() -> Path:
@@ -241,16 +245,43 @@ def load_weights(model: "nn.Module", folder: Path) -> None:
         state = read_state(folder)
     except Exception as error:  # safetensors, pickle and zip errors share no base class
         raise unreachable(folder, "model", error) from error
-    # A buffer of older releases; the positions are counted anew.
-    state = {key: value for key, value in state.items() if not key.endswith(".position_ids")}
     try:
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict(fitted(state, model), strict=True)
     except RuntimeError as error:
         problem = str(error).strip().splitlines()[-1].strip()[:200]
         raise UserError(
             f"The weights in {folder} do not fit the model its config and recipe describe "
             f"({problem}). The folder mixes two models: run that step again."
         ) from error
+
+
+def fitted(state: dict[str, Any], model: "nn.Module") -> dict[str, Any]:
+    """Return the weights of a file as a model takes them, those included that it has in two places.
+
+    `save_pretrained` writes such a weight once, as the one of a masked-LM head that is the word
+    embeddings, too. Where the model itself does not share it, a missing one stays missing.
+    """
+    known = model.state_dict().keys()
+    found = {renamed(key): value for key, value in state.items()}
+    # A buffer of older releases; the positions are counted anew.
+    found = {key: value for key, value in found.items() if not key.endswith(".position_ids")}
+    unused = {key for key in found if key.startswith(LEFTOVERS)} - known
+    found = {key: value for key, value in found.items() if key not in unused}
+    places: dict[int, list[str]] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        places.setdefault(id(weight), []).append(name)
+    for names in places.values():
+        written = [name for name in names if name in found]
+        if written:
+            found |= {name: found[written[0]] for name in names if name not in found}
+    return found
+
+
+def renamed(key: str) -> str:
+    """Return what a weight is called today."""
+    for old, new in RENAMED.items():
+        key = key.replace(old, new)
+    return key
 
 
 def read_state(folder: Path) -> dict[str, Any]:

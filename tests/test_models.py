@@ -270,3 +270,76 @@ def test_a_checkpoint_is_opened_for_timing_only_when_it_is_whole(
     (broken / "config.json").write_text("{}")
     with pytest.raises(UserError, match="changed after the run ended"):
         models.load_for_inference(broken)
+
+
+@pytest.fixture
+def foreign_mlm(tiny_model: Path, tmp_path: Path) -> Path:
+    """Return a masked-LM model as any Hugging Face user would have saved it."""
+    from transformers import AutoModelForMaskedLM
+
+    network = AutoModelForMaskedLM.from_pretrained(tiny_model)
+    torch.nn.init.normal_(network.cls.predictions.bias)
+    network.save_pretrained(tmp_path / "foreign")
+    return tmp_path / "foreign"
+
+
+def rewrite(folder: Path, **changes: torch.Tensor | None) -> None:
+    """Add weights to a file, or leave them out where the value is None."""
+    from safetensors.torch import save_file
+
+    state = models.read_state(folder) | changes
+    state = {name: value for name, value in state.items() if value is not None}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+def guesses(network: torch.nn.Module) -> torch.Tensor:
+    """Return the logits of a few token ids."""
+    with torch.no_grad():
+        return network.eval()(torch.arange(2000, 2016).reshape(1, 16)).logits
+
+
+def test_a_weight_that_safetensors_left_out_is_the_one_it_is_tied_to(foreign_mlm: Path) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    assert "cls.predictions.decoder.weight" not in models.read_state(foreign_mlm)
+    expected = guesses(AutoModelForMaskedLM.from_pretrained(foreign_mlm))
+    assert torch.equal(guesses(models.load_model(Checkpoint(foreign_mlm, {}))), expected)
+
+
+def test_what_is_left_of_pre_training_is_left_out(foreign_mlm: Path) -> None:
+    """Hub models such as bert-base-uncased have all of this, and names of older releases."""
+    expected = guesses(models.load_model(Checkpoint(foreign_mlm, {})))
+    norm, old = "bert.embeddings.LayerNorm", models.read_state(foreign_mlm)
+    rewrite(
+        foreign_mlm,
+        **{
+            "cls.seq_relationship.weight": torch.ones(2, 32),
+            "cls.seq_relationship.bias": torch.ones(2),
+            "bert.pooler.dense.weight": torch.ones(32, 32),
+            "bert.pooler.dense.bias": torch.ones(32),
+            f"{norm}.gamma": old[f"{norm}.weight"],
+            f"{norm}.beta": old[f"{norm}.bias"],
+            f"{norm}.weight": None,
+            f"{norm}.bias": None,
+        },
+    )
+    assert torch.equal(guesses(models.load_model(Checkpoint(foreign_mlm, {}))), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "config", "reason"),
+    [
+        ({"bert.embeddings.word_embeddings.weight": None}, {}, "word_embeddings"),
+        ({"cls.predictions.bias": None}, {}, "cls.predictions"),
+        ({"cls.predictions.transform.dense.bias": None}, {}, "transform.dense.bias"),
+        ({"cls.other.weight": torch.ones(2)}, {}, "cls.other.weight"),
+        ({}, {"tie_word_embeddings": False}, "decoder.weight"),
+    ],
+)
+def test_a_masked_language_model_that_would_be_random_in_part_is_refused(
+    changes: dict, config: dict, reason: str, foreign_mlm: Path
+) -> None:
+    rewrite(foreign_mlm, **changes)
+    with_config(foreign_mlm, **config)
+    with pytest.raises(UserError, match=rf"do not fit.*{reason}"):
+        models.load_model(Checkpoint(foreign_mlm, {}))
