@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import compat, environment, models, portable, stops
 from helpers.errors import UserError
-from helpers.export_proof import prove
+from helpers.export_proof import check_room, prove
 from helpers.int8_scales import check_biases
 from helpers.models import INPUTS
 from helpers.requests import check_answers, identity
@@ -53,8 +53,8 @@ def export_onnx(
         overwrite: replace what it holds.
 
     Raises:
-        UserError: for another form, and an output folder that is occupied, a file, or on a full
-            disk.
+        UserError: for another form, rows longer than the model takes, and an output folder that is
+            occupied, a file, or on a full disk.
         ProofError: if the file is not the model; nothing is written.
     """
     check_form(form)
@@ -68,6 +68,7 @@ def export_onnx(
         )
     mend = "Give the task it was trained on, or the proof would mean nothing."
     check_answers(checkpoint, task, mend)
+    check_room(checkpoint, task)
     files = files_of(form, quantized=bool(_quantized(checkpoint)))
     if not overwrite and (found := reuse(output_dir, checkpoint, files)):
         print(f"{output_dir.name}: proven export found, nothing to do.")

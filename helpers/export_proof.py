@@ -15,7 +15,7 @@ from helpers.errors import ProofError
 from helpers.int8_scales import check_scales
 from helpers.models import INPUTS
 from helpers.stops import Checkpoint
-from helpers.tasks import Task
+from helpers.tasks import Task, check_length
 
 if TYPE_CHECKING:
     import torch
@@ -119,19 +119,34 @@ def proof_batches(checkpoint: Checkpoint, task: Task) -> tuple[list[dict[str, np
     tokenizer = models.load_tokenizer(checkpoint.folder)
     rows = task.shortened(1, tiers.current().proof_examples).validation
     features = task.encode_validation(tokenizer, rows)
-    return equal_batches(checkpoint, features), task.references(features)
+    return equal_batches(checkpoint, task, features), task.references(features)
 
 
-def equal_batches(checkpoint: Checkpoint, features: "Dataset") -> list[dict[str, np.ndarray]]:
+def check_room(checkpoint: Checkpoint, task: Task) -> None:
+    """Refuse a task whose rows are longer than the model's position table.
+
+    Raises:
+        UserError: naming the length there is; a tokenizer may name no limit at all.
+    """
+    from transformers import AutoConfig
+
+    most = AutoConfig.from_pretrained(checkpoint.folder).max_position_embeddings
+    check_length(task.max_seq_length, most)
+
+
+def equal_batches(
+    checkpoint: Checkpoint, task: Task, features: "Dataset"
+) -> list[dict[str, np.ndarray]]:
     """Return encoded rows as batches of token ids, all [PROOF_BATCH, max_seq_length], int64.
 
+    The length is the task's, which may be another than the one the checkpoint was trained at.
     DeepSparse compiles for one shape, so the last batch is filled up with copies of its last row.
     """
     tokenizer = models.load_tokenizer(checkpoint.folder)
     padded = tokenizer.pad(
         {name: features[name] for name in INPUTS},
         padding="max_length",
-        max_length=checkpoint.run["max_seq_length"],
+        max_length=task.max_seq_length,
         return_tensors="np",
     )
     full = np.minimum(np.arange(-(-len(features) // PROOF_BATCH) * PROOF_BATCH), len(features) - 1)

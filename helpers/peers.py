@@ -51,20 +51,21 @@ def quantize_after_training(
         `rows`, `source`.
 
     Raises:
-        UserError: for another method, a checkpoint that is int8 already, another task, an engine
-            that is not for this platform, an output folder that is occupied.
+        UserError: for another method, a checkpoint that is int8 already, another task, rows longer
+            than the model takes, an engine that is not for this platform, an output folder that is
+            occupied.
     """
     check(checkpoint, task, method)
     tokenizer = models.load_tokenizer(checkpoint.folder)
     rows = task.encode(tokenizer, task.shortened(CALIBRATION_ROWS, 1).train)
-    texts = export_proof.equal_batches(checkpoint, rows)
+    texts = export_proof.equal_batches(checkpoint, task, rows)
     with stops.writing(Path(output_dir).resolve(), overwrite=overwrite) as folder:
         dense = folder / "dense.onnx"
         export.write_graph(models.load_model(checkpoint), dense, task.outputs, quantized=False)
         made = WRITERS[method](dense, folder, texts)
         features = task.encode_validation(tokenizer, task.validation)
         fp32 = checkpoint.metrics
-        if checkpoint.run["rows"]["validation"] != len(task.validation):
+        if not measured_alike(checkpoint, task):
             fp32 = measure(dense, METHODS[method], checkpoint, task, features)
         dense.unlink()
         note = {
@@ -78,6 +79,13 @@ def quantize_after_training(
         }
         stops.write_note(folder, NOTE, {**note, **environment.describe()})
     return note
+
+
+def measured_alike(checkpoint: Checkpoint, task: Task) -> bool:
+    """Tell whether a checkpoint's own metrics are of as many rows, read in the same way."""
+    run = checkpoint.run
+    alike = all(run.get(name) == value for name, value in task.settings.items())
+    return alike and run["rows"]["validation"] == len(task.validation)
 
 
 def is_made(folder: Path, checkpoint: Checkpoint) -> bool:
@@ -102,6 +110,7 @@ def check(checkpoint: Checkpoint, task: Task, method: str) -> None:
     if reason := engines.missing_engines().get(METHODS[method]):
         raise UserError(f"{method} cannot be used here. {reason}")
     check_answers(checkpoint, task, "Give the task it was trained on: its rows set the ranges.")
+    export_proof.check_room(checkpoint, task)
 
 
 def by_onnx_runtime(dense: Path, folder: Path, texts: list[dict[str, np.ndarray]]) -> Path:
@@ -157,7 +166,7 @@ def measure(
     model: Path, engine: str, checkpoint: Checkpoint, task: Task, features: "Dataset"
 ) -> dict[str, float]:
     """Return the task's metrics of a model on an engine, over all of the features."""
-    found = engines.predict(model, engine, export_proof.equal_batches(checkpoint, features))
+    found = engines.predict(model, engine, export_proof.equal_batches(checkpoint, task, features))
     # The copies that filled the last batch count for nothing.
     references = task.references(features)
     return task.metrics(export_proof.first_rows(found, len(features)), references)

@@ -3,12 +3,17 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from helpers.__main__ import main
 from helpers.commands.arguments import TextArguments
+from helpers.errors import UserError
+from helpers.export import export_onnx
+from helpers.peers import quantize_after_training
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
 
@@ -105,3 +110,38 @@ def test_an_export_is_proven_reported_and_taken_up_again(
     assert "proven export found, nothing to do" in printed
     assert json.loads(printed.splitlines()[-1]) == report
     assert Path(report["onnx"]).stat().st_mtime_ns == written
+
+
+@pytest.fixture
+def long_files(tiny_files: list[str], tmp_path: Path) -> list[str]:
+    """Return the flags of the tiny task's files with texts of 9 to 27 tokens."""
+    flags = []
+    for name, file in zip(tiny_files[::2], tiny_files[1::2], strict=True):
+        rows = pd.read_csv(file)
+        rows["text"] = [f"{text} " * (1 + row % 3) for row, text in enumerate(rows["text"])]
+        rows.to_csv(tmp_path / Path(file).name, index=False)
+        flags += [name, str(tmp_path / Path(file).name)]
+    return flags
+
+
+def test_the_length_that_is_asked_for_may_be_another_than_the_trained_one(
+    source: Path, long_files: list[str], tmp_path: Path
+) -> None:
+    assert Checkpoint.load(source).run["max_seq_length"] == 16
+    longer = [*long_files, "--max_seq_length", "32"]
+    assert main(["export", str(source), "--onnx_export_path", str(tmp_path / "o"), *longer]) == 0
+    assert main(["quantize", str(source), "--output_dir", str(tmp_path / "int8"), *longer]) == 0
+
+
+def test_a_length_beyond_the_model_is_refused(
+    source: Path, dense: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    """Its tokenizer may name no limit at all."""
+    config = json.loads((source / "tokenizer_config.json").read_text())
+    config["model_max_length"] = 10**30
+    (source / "tokenizer_config.json").write_text(json.dumps(config))
+    checkpoint, task = Checkpoint(source, dense.run), replace(tiny_task, max_seq_length=65)
+    for make in (export_onnx, quantize_after_training):
+        with pytest.raises(UserError, match="takes at most 64 tokens. Use --max_seq_length 64"):
+            make(checkpoint, task, tmp_path / "out")
+        assert not (tmp_path / "out").exists()

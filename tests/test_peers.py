@@ -1,6 +1,7 @@
 """Dense int8 without training: real quantizers, the engines they are made for, what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -42,6 +43,16 @@ def test_both_products_of_attention_are_quantized(
     peers.quantize_after_training(dense, tiny_task, tmp_path / "int8")
     graph = onnx.load(str(tmp_path / "int8" / "model.onnx")).graph
     assert sparsity.int8_products(graph) == 18
+
+
+def test_int8_and_fp32_are_measured_at_the_same_length(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    noted = Checkpoint(dense.folder, dense.run | {"metrics": {"accuracy": -1.0}})
+    for length, taken_over in ((16, True), (12, False)):
+        task = replace(tiny_task, max_seq_length=length)
+        note = peers.quantize_after_training(noted, task, tmp_path / str(length))
+        assert (note["fp32"]["accuracy"] == -1.0) == taken_over
 
 
 def test_an_openvino_model_is_for_openvino_only(tmp_path: Path) -> None:
