@@ -7,6 +7,7 @@ step.
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,7 @@ from helpers import (
     stops,
     structure,
 )
+from helpers.masked_language import MaskedLanguageModel
 from helpers.requests import (
     check_answers,
     check_request,
@@ -199,12 +201,23 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
     stops.make_folder(folder)
     tokenizer = models.load_tokenizer(checkpoint.folder)
     network = models.load_model(checkpoint)
-    rows = task.shortened(1, None)
+    rows = without_training(task)
     trainer = make_trainer(folder, rows, network, tokenizer, None, None, args, False)
     metrics = measure(trainer, task, folder)
     if processes.is_main():
         (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return Checkpoint(checkpoint.folder, {**checkpoint.run, "metrics": metrics})
+
+
+def without_training(task: Task) -> Task:
+    """Return the task with a train set that is not used, so one as small as can be encoded.
+
+    That is one row; but where texts are joined into blocks, one may not fill the first of them,
+    and the validation rows do if anything can be measured at all.
+    """
+    if isinstance(task, MaskedLanguageModel):
+        return replace(task, train=task.validation)
+    return task.shortened(1, None)
 
 
 def evaluation_folder(output_dir: Path | str) -> Path:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForMaskedLM
 
 from helpers import models, sparsity
 from helpers.__main__ import main
@@ -134,3 +135,22 @@ def test_hidden_words_are_learnt_but_not_exported(
     assert main(["run_mlm", *map(str, flags)]) == 0
     assert main(["export", str(tmp_path / "mlm"), *refused[:1], str(tmp_path / "onnx")]) == 2
     assert {"accuracy", "perplexity"} <= set(Checkpoint.load(tmp_path / "mlm").metrics)
+
+
+def test_a_masked_language_model_is_measured_alone_in_blocks(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """One training text, which is all that a measurement encodes, does not fill a block."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"the {t} of the {p} is old" for t in THINGS for p in PLACES) * 4)
+    data = ["--train_file", text, "--validation_split_percentage", "50", "--max_seq_length", "32"]
+    flags = ["--output_dir", tmp_path / "mlm", "--model_name_or_path", tiny_model]
+    assert main(["run_mlm", *map(str, [*data, *flags, "--max_steps", "2", *QUICK])]) == 0
+    made, theirs = Checkpoint.load(tmp_path / "mlm"), tmp_path / "theirs"
+    AutoModelForMaskedLM.from_pretrained(made.folder).save_pretrained(theirs)
+    models.load_tokenizer(made.folder).save_pretrained(theirs)
+    for source, name in ((made.folder, "again"), (theirs, "adopted")):
+        flags = ["--output_dir", tmp_path / name, "--model_name_or_path", source, "--do_eval"]
+        assert main(["run_mlm", *map(str, [*data, *flags, *QUICK])]) == 0
+        found = json.loads((tmp_path / name / "eval_results.json").read_text())
+        assert found == pytest.approx(made.metrics, rel=1e-4)
