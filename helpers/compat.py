@@ -214,6 +214,19 @@ def scale_dead_rows(model: torch.nn.Module) -> None:
             scale[(module.weight == 0).all(dim=1)] = scale.max()
 
 
+def switch_off_autocast(args: TrainingArguments) -> None:
+    """Leave bf16 autocast to `RecipeTrainer`; call it before a Trainer is made of `args`.
+
+    Symptom: with `--bf16` the model is evaluated, and trained for int8, under autocast, and what
+    was saved answers differently from what was measured.
+    Cause: TrainingArguments put the precision into an environment variable, from which Accelerate
+    wraps `model.forward` for good, whatever `args.bf16` says by then.
+    """
+    if args.bf16:
+        args.bf16 = False
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+
+
 def keep_run_length(args: TrainingArguments, num_epochs: float) -> None:
     """Let a run end where its recipe ends, also in the middle of an epoch.
 

@@ -10,6 +10,7 @@ which it came about: structure, weights, masks, optimizer.
 """
 
 import codecs
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,12 @@ def not_resumable(names: "Iterable[str]") -> list[str]:
 
 
 def write_state(trainer: "RecipeTrainer", checkpoint: Path) -> None:
-    """Complete a checkpoint of the Trainer with what SparseML would forget; whole or not at all."""
+    """Complete a checkpoint of the Trainer with what SparseML would forget; whole or not at all.
+
+    Not with `--save_only_model`: without the optimizer's moments nothing can go on from it.
+    """
+    if trainer.args.save_only_model:
+        return
     state = {
         "seconds": trainer.clock.seconds,
         "epoch_start": trainer.clock.epoch_start(trainer.state.epoch),
@@ -144,6 +150,25 @@ def schedule(trainer: "RecipeTrainer") -> Any:  # noqa: ANN401 - SparseML's step
     """Return what counts SparseML's steps, None without a recipe."""
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
     return getattr(optimizer, "_wrapper", None) if trainer.manager else None
+
+
+def updates_an_epoch(trainer: "RecipeTrainer") -> int:
+    """Return how often the optimizer steps in an epoch, as the Trainer counts."""
+    rows = trainer.args.train_batch_size * trainer.args.world_size
+    batches = math.ceil(len(trainer.train_dataset) / rows)
+    return max(batches // trainer.args.gradient_accumulation_steps, 1)
+
+
+def count_updates(trainer: "RecipeTrainer") -> None:
+    """Let an epoch of the recipe have as many steps as one of the Trainer.
+
+    Symptom: with `--gradient_accumulation_steps` the run is over before the recipe is, and zeros
+    are missing.
+    Cause: of an epoch that the accumulated batches do not fill, SparseML rounds the steps up, the
+    Trainer down.
+    """
+    if wrapper := schedule(trainer):
+        wrapper._wrapped_steps_per_epoch = updates_an_epoch(trainer)
 
 
 def modifiers(trainer: "RecipeTrainer") -> "Iterator[Any]":

@@ -28,7 +28,7 @@ from transformers import Trainer as PlainTrainer
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.notebook import NotebookProgressCallback
 
-from helpers import compat, environment, models, processes
+from helpers import compat, compat_resume, environment, models, processes
 from helpers.compat_distillation import mend_hidden_states
 from helpers.compat_pruners import (
     gradient_batches,
@@ -115,6 +115,12 @@ class RecipeTrainer(ResumableTrainer):
         self.autocast = autocast
         self.qat_start = math.inf if qat_start is None else qat_start
         super().__init__(**kwargs)
+
+    def create_optimizer(self) -> torch.optim.Optimizer:
+        """Make the optimizer, whose steps drive the recipe."""
+        super().create_optimizer()
+        compat_resume.count_updates(self)
+        return self.optimizer
 
     def autocast_smart_context_manager(
         self, cache_enabled: bool | None = True
@@ -236,6 +242,7 @@ def make_trainer(
     bf16: bool,
 ) -> RecipeTrainer:
     """Wire task, network, recipe and teacher into the Trainer."""
+    compat.switch_off_autocast(args)
     # A tokenizer may name no limit at all, and the position table ends without a warning.
     check_length(task.max_seq_length, network.config.max_position_embeddings)
     train = task.encode(tokenizer, task.train)

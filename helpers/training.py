@@ -17,6 +17,7 @@ from transformers import set_seed
 
 from helpers import (
     compat,
+    compat_resume,
     engine_child,
     environment,
     models,
@@ -30,7 +31,9 @@ from helpers import (
 from helpers.masked_language import MaskedLanguageModel
 from helpers.requests import (
     check_answers,
+    check_max_steps,
     check_request,
+    check_smoothing,
     check_teaching,
     describe_request,
     reuse,
@@ -92,13 +95,13 @@ def fine_tune(
     disabled = distill_teacher == "disable"
     teacher = None if disabled else distill_teacher
     check_teaching(task, teacher, distill_hardness)
+    check_smoothing(task, teacher, args.label_smoothing_factor if args else 0.0)
     recipe = taught(recipe, teacher, distill_hardness, distill_temperature, task.outputs)
     args = args or TrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **settings})
     args.output_dir = compat.absolute(stops.partial_folder(output_dir))
     args.num_train_epochs = recipe.num_epochs if recipe else args.num_train_epochs
     bf16 = (args.bf16 or None) if bf16 is None else bf16
-    # Autocast is ours to switch (see RecipeTrainer); the Trainer's own would stay on during QAT.
-    args.bf16 = False
+    compat.switch_off_autocast(args)
     # For the Trainer's own checkpoints; in safetensors a masked-LM head would lack its tied weight.
     args.save_safetensors = False
     request = describe_request(task, model, recipe, teacher, args, bf16)
@@ -138,6 +141,7 @@ def train_into(
     starts.check_zeros(recipe, network)
     before = sparsity.sparse_parameters(network)
     trainer = make_trainer(folder, task, network, tokenizer, recipe, teacher, args, bf16)
+    check_max_steps(recipe, args.max_steps, compat_resume.updates_an_epoch(trainer))
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else False)
     minutes = trainer.clock.seconds / 60
     metrics = measure(trainer, task, folder)
