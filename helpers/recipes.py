@@ -84,6 +84,11 @@ class Recipe:
         return [name for modifier in self.modifiers for name in modifier.drops]
 
     @property
+    def sets_learning_rate(self) -> bool:
+        """True if it has a schedule of its own, which overrules the Trainer's."""
+        return any("LearningRate" in modifier.name for modifier in self.modifiers)
+
+    @property
     def last_event_epoch(self) -> float:
         """Last epoch at which sparsity, int8 or its ranges change; 0.0 if none does.
 

@@ -1,5 +1,6 @@
 """What was asked for: is it done already, and can it work at all?"""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,16 @@ DECISIVE = (
     "lr_scheduler_type",
     "optim",
 )
+# Which of the models on the way is the best, where the last is not wanted.
+CHOOSING = (
+    "metric_for_best_model",
+    "greater_is_better",
+    "evaluation_strategy",
+    "eval_steps",
+    "save_strategy",
+    "save_steps",
+)
+SMOOTHED = ("Task", "TokenClassification", "MaskedLanguageModel")
 # What the kinds of tasks are called in a sentence.
 KINDS = {
     "Task": "one of several classes",
@@ -55,6 +66,7 @@ def describe_request(
     bf16: bool | None,
 ) -> dict[str, Any]:
     """Return what makes two runs the same run; `bf16` None stands for "where it is faster"."""
+    best = args.load_best_model_at_end
     return {
         "task": task.name,
         "data": task.fingerprint,
@@ -70,7 +82,39 @@ def describe_request(
         "seed": args.seed,
         "bf16": bf16,
         **{name: getattr(args, name) for name in DECISIVE},
+        # Only where they are asked for, so that runs from before they counted are found again.
+        **({"fp16": True} if args.fp16 else {}),
+        **({"best": {name: str(getattr(args, name)) for name in CHOOSING}} if best else {}),
     }
+
+
+def check_smoothing(task: Task, teacher: Checkpoint | None, factor: float) -> None:
+    """Refuse smoothed labels where the loss has none to smooth, or where they are not looked at."""
+    if not factor:
+        return
+    kind = type(task).__name__
+    if kind not in SMOOTHED:
+        raise UserError(
+            f"--label_smoothing_factor does not fit {KINDS.get(kind, kind)}: it smooths one right "
+            "class of several. Leave it away."
+        )
+    if teacher:
+        raise UserError(
+            "--label_smoothing_factor has no effect beside a teacher, whose answers are soft "
+            "already. Leave one of them away."
+        )
+
+
+def check_max_steps(recipe: "Recipe | None", max_steps: int, an_epoch: int) -> None:
+    """Refuse a run that would be over before its recipe has made all zeros, or int8."""
+    if recipe is None or max_steps < 1:
+        return
+    needed = math.ceil(recipe.last_event_epoch * an_epoch)
+    if max_steps < needed:
+        raise UserError(
+            f"--max_steps {max_steps} ends before {recipe.name} has done its work, which takes "
+            f"{needed} steps. Leave it away, or shorten the recipe: --recipe_args num_epochs=..."
+        )
 
 
 def identity(model: str | Path | Checkpoint) -> str:

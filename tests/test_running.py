@@ -1,5 +1,6 @@
 """The flags that all run_* commands share: evaluate, teachers, other people's models, hub cache."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -7,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from helpers import adoption, models, requests
+from helpers import adoption, models, requests, resuming, training
 from helpers.__main__ import main
 from helpers.commands import given, running
 from helpers.errors import UserError
@@ -79,6 +80,10 @@ def test_the_same_command_with_an_export_may_be_given_twice(
         (["--num_train_epochs", "nan"], "--num_train_epochs is nan"),
         (["--seed", str(10**20)], "--seed and --data_seed may be"),
         (["--dataloader_num_workers", "-1"], "--dataloader_num_workers is -1"),
+        (["--weight_decay", "nan"], "--weight_decay is nan"),
+        (["--adam_beta1", "1.5"], "--adam_beta1 is 1.5"),
+        (["--dataloader_drop_last", "true"], "--dataloader_drop_last is not done here"),
+        (["--prediction_loss_only", "true"], "--prediction_loss_only is not done here"),
         (["--report_to", "wandb"], "--report_to wandb: its package is not installed"),
         (["--push_to_hub"], "--push_to_hub is not done here"),
         (["--recipe_args", "num_epochs=3"], "--recipe_args has no recipe to change"),
@@ -287,17 +292,6 @@ def test_checkpoints_on_the_way_are_kept_as_asked(
     assert kept == ["checkpoint-16", "checkpoint-24"]
 
 
-def test_fp16_is_left_out_where_there_is_no_gpu(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert running.without_fp16(["--fp16", "--seed", "1"]) == ["--seed", "1"]
-    assert running.without_fp16(["--seed", "1", "--fp16", "True"]) == ["--seed", "1"]
-    assert "--fp16 needs a GPU" in capsys.readouterr().out
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert running.without_fp16(["--fp16"]) == ["--fp16"]
-
-
 def test_the_cache_is_named_before_the_hub_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,3 +353,103 @@ def test_pairs_and_scores_are_trained_and_exported(tiny_model: Path, tmp_path: P
     assert made.run["kind"] == "Regression"
     assert list(made.metrics)[0] == "pearson"
     shutil.rmtree(tmp_path / "onnx")
+
+
+def test_bf16_steps_aside_where_answers_are_measured(
+    data: list[str], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, real = set(), BertForSequenceClassification.forward
+
+    # The Trainer reads from the signature which columns to keep.
+    @functools.wraps(real)
+    def forward(self: BertForSequenceClassification, *args: object, **kwargs: object) -> object:
+        seen.add((self.training, torch.is_autocast_enabled("cpu")))
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", forward)
+    flags = ["--model_name_or_path", tiny_model, "--max_steps", "2"]
+    assert run(*data, *flags, "--output_dir", tmp_path / "yes", "--bf16") == 0
+    assert seen == {(True, True), (False, False)}
+    assert Checkpoint.load(tmp_path / "yes").run["bf16"] is True
+    # "false" is an answer, too, where autocast would be faster.
+    monkeypatch.setattr(training, "default_bf16", lambda: True)
+    assert run(*data, *flags, "--output_dir", tmp_path / "no", "--bf16", "false") == 0
+    assert Checkpoint.load(tmp_path / "no").run["bf16"] is False
+
+
+def test_a_recipe_is_run_whole_with_accumulated_gradients(
+    data: list[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    flags += ["--max_train_samples", "48", "--per_device_train_batch_size", "8"]
+    recipe = ["--recipe", "minilm-6layers_prune80", "--recipe_args", "num_epochs=8"]
+    assert run(*data, *flags, *recipe, "--gradient_accumulation_steps", "4") == 0
+
+
+def test_a_run_that_ends_before_its_recipe_is_refused_first(
+    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    assert run(*data, *flags, "--recipe", "minilm-6layers_prune80", "--max_steps", "1") == 2
+    assert "--max_steps 1 ends before minilm-6layers_prune80" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_a_recipe_overrules_is_said(
+    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    flags += ["--recipe", "minilm-6layers_prune80", "--max_steps", "1"]
+    for typed, named in (
+        (["--learning_rate", "1e-6"], "so --learning_rate will not count"),
+        (["--lr_scheduler_type=constant"], "so --lr_scheduler_type will not count"),
+    ):
+        run(*data, *flags, *typed)
+        assert named in capsys.readouterr().out
+    run(*data, *flags)
+    assert "will not count" not in capsys.readouterr().out
+
+
+def test_the_best_model_is_another_run_than_the_last(
+    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    flags += ["--max_steps", "2", "--save_strategy", "epoch"]
+    assert run(*data, *flags) == 0
+    assert run(*data, *flags, "--load_best_model_at_end") == 2
+    assert "already holds something" in capsys.readouterr().err
+
+
+def test_without_the_optimizer_nothing_is_gone_on_with(
+    data: list[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    flags = ["--model_name_or_path", tiny_model, "--max_steps", "2"]
+    flags += ["--save_strategy", "steps", "--save_steps", "1"]
+    for name, more in (("all", []), ("weights", ["--save_only_model"])):
+        assert run(*data, *flags, *more, "--output_dir", tmp_path / name) == 0
+        assert (tmp_path / name / "checkpoint-1").is_dir()
+    assert len(resuming.checkpoints(tmp_path / "all")) == 2
+    assert resuming.checkpoints(tmp_path / "weights") == []
+
+
+def test_smoothed_labels_are_refused_where_none_are_looked_at(
+    dense: Checkpoint, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--model_name_or_path", dense.folder, "--output_dir", tmp_path / "run"]
+    flags += ["--label_smoothing_factor", "0.1", "--max_steps", "1"]
+    assert run(*data, *flags, "--distill_teacher", "self") == 2
+    assert "no effect beside a teacher" in capsys.readouterr().err
+    assert run(*data, *flags) == 0
+
+
+def test_fp16_is_left_out_where_there_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for written in (["--fp16"], ["--fp16=true"], ["--fp16", "True"]):
+        left = running.without_fp16(["--seed", "1", *written])
+        assert given(left, "fp16", "seed") == {"fp16": "false", "seed": "1"}
+        assert "--fp16 needs a GPU" in capsys.readouterr().out
+    assert running.without_fp16(["--fp16", "false"]) == ["--fp16", "false"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert running.without_fp16(["--fp16"]) == ["--fp16"]

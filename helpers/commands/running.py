@@ -2,10 +2,11 @@
 
 import math
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from helpers.commands import given, parse, print_json
+from helpers.commands import given, parse, print_json, typed_out
 from helpers.commands.arguments import (
     DataArguments,
     JsonArgument,
@@ -29,8 +30,18 @@ LEAST = {
     "num_train_epochs": 0,
     "seed": 0,
     "dataloader_num_workers": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+    "adam_epsilon": 0,
 }
 MOST_SEED = 2**32 - 1
+# Shares; optimizer and loss break in their own words outside of these.
+SHARES = ("adam_beta1", "adam_beta2", "label_smoothing_factor")
+# What would go wrong in the measure, and what a person can do.
+NOT_HERE = {
+    "dataloader_drop_last": "it would leave rows out of the measure, too",
+    "prediction_loss_only": "metrics are what a run is about",
+}
 # What they train is a start for other tasks.
 NO_EXPORT = {
     "run_mlm": "what guesses words is a start for other tasks",
@@ -54,9 +65,8 @@ def run(command: str, data_type: type[DataArguments], argv: list[str], **default
     from helpers.training import DEFAULTS
 
     types = (ModelArguments, data_type, TrainingArguments, JsonArgument)
-    model, data, args, output = parse(
-        command, types, without_fp16(argv), **{**DEFAULTS, **defaults}
-    )
+    known = {**DEFAULTS, **defaults, **recorded_settings(argv, data_type)}
+    model, data, args, output = parse(command, types, without_fp16(argv), **known)
     check_flags(args)
     with processes.together():
         return work(command, model, data, args, output, argv)
@@ -75,16 +85,17 @@ def work(
 
     check_export(command, model)
     # Not args.do_eval: an evaluation after each epoch sets it, too.
-    asked = given(argv, "do_eval", "num_train_epochs")
-    trains = args.do_train or asked.get("do_eval", "false").lower() not in ("true", "1", "yes")
+    asked = given(argv, "num_train_epochs", "learning_rate", "lr_scheduler_type", "bf16")
+    trains = args.do_train or not said_yes(argv, "do_eval")
     check_folders(args, model.onnx_export_path, trains)
-    recipe = read_recipe(args, "num_train_epochs" in asked)
+    recipe = read_recipe(args, asked)
     if recipe and not trains:
         print(f"Nothing is trained, so {recipe.name} is not used.")
     # What is read from the hub or made from docstrings is kept; the others find it there.
     with args.main_process_first():
         task = data.load_for(model, args)
-    done = train(task, model, args, recipe) if trains else evaluate(task, model, args)
+    bf16 = args.bf16 if "bf16" in asked else None
+    done = train(task, model, args, recipe, bf16) if trains else evaluate(task, model, args)
     place = done.folder if trains else training.evaluation_folder(args.output_dir)
     report = {"output_dir": str(place), "metrics": done.metrics}
     print(f"{place}: {done.metrics}")
@@ -95,9 +106,13 @@ def work(
 
 
 def train(
-    task: "Task", model: ModelArguments, args: "TrainingArguments", recipe: "Recipe | None"
+    task: "Task",
+    model: ModelArguments,
+    args: "TrainingArguments",
+    recipe: "Recipe | None",
+    bf16: bool | None,
 ) -> Checkpoint:
-    """Fine-tune as the flags say."""
+    """Fine-tune as the flags say; `bf16` None for "where it is faster"."""
     from helpers.training import fine_tune
 
     start = starting_point(model.model_name_or_path)
@@ -109,6 +124,7 @@ def train(
         distill_teacher=teacher(args.distill_teacher, start, task),
         distill_hardness=model.distill_hardness,
         distill_temperature=model.distill_temperature,
+        bf16=bf16,
         overwrite=args.overwrite_output_dir,
         args=args,
     )
@@ -133,23 +149,40 @@ def export(
     return {"onnx": str(made.file), "checks": made.proof["checks"]}
 
 
+def recorded_settings(argv: list[str], data_type: type[DataArguments]) -> dict[str, Any]:
+    """Return how a checkpoint was asked while it was trained, if it is only measured now.
+
+    What is typed goes before it. Without it, a flag left out would ask in the command's own way, at
+    a length say that the model was not trained for.
+    """
+    from helpers.commands.export import recorded
+
+    if said_yes(argv, "do_train") or not said_yes(argv, "do_eval"):
+        return {}
+    run = recorded(given(argv, "model_name_or_path").get("model_name_or_path"))
+    return {f.name: run[f.name] for f in fields(data_type) if f.name in run}
+
+
 def use_cache(argv: list[str]) -> None:
     """Point the hub's client to `--cache_dir`; it reads its place when it is imported."""
     if place := given(argv, "cache_dir").get("cache_dir"):
         os.environ["HF_HUB_CACHE"] = os.environ["HF_DATASETS_CACHE"] = str(place)
 
 
+def said_yes(argv: list[str], flag: str) -> bool:
+    """Tell whether a flag was given and not switched off."""
+    return given(argv, flag).get(flag, "false").lower() in ("true", "1", "yes", "t", "y")
+
+
 def without_fp16(argv: list[str]) -> list[str]:
     """Take `--fp16` out where no GPU could follow it, and say so: Transformers would give up."""
     import torch
 
-    if "--fp16" not in argv or torch.cuda.is_available():
+    if torch.cuda.is_available() or not said_yes(argv, "fp16"):
         return argv
-    place = argv.index("--fp16")
-    value = argv[place + 1 : place + 2]
-    is_value = [v.lower() for v in value] in (["true"], ["false"])
     print("--fp16 needs a GPU; training goes on in bf16 or fp32, whichever is faster here.")
-    return argv[:place] + argv[place + 1 + is_value :]
+    # The last of two flags of one name counts, also after those of a file.
+    return [*typed_out(argv), "--fp16", "false"]
 
 
 def check_export(command: str, model: ModelArguments) -> None:
@@ -178,13 +211,10 @@ def check_flags(args: "TrainingArguments") -> None:
     """
     from transformers.integrations import get_available_reporting_integrations
 
-    for name, least in LEAST.items():
-        value = getattr(args, name)
-        # Not "less than": nan is neither.
-        if not (value >= least and math.isfinite(value)):
-            raise UserError(f"--{name} is {value}. Expected {least} or more, and finite.")
-    if max(args.seed, args.data_seed or 0) > MOST_SEED:
-        raise UserError(f"--seed and --data_seed may be {MOST_SEED} at most.")
+    check_numbers(args)
+    for name, reason in NOT_HERE.items():
+        if getattr(args, name):
+            raise UserError(f"--{name} is not done here: {reason}. Leave it away.")
     if args.push_to_hub:
         raise UserError("--push_to_hub is not done here. Upload --output_dir with huggingface-cli.")
     if unknown := sorted({*args.report_to} - {*get_available_reporting_integrations()}):
@@ -209,6 +239,20 @@ def check_flags(args: "TrainingArguments") -> None:
         )
 
 
+def check_numbers(args: "TrainingArguments") -> None:
+    """Refuse numbers with which a training breaks, or goes on and learns nothing."""
+    for name, least in LEAST.items():
+        value = getattr(args, name)
+        # Not "less than": nan is neither.
+        if not (value >= least and math.isfinite(value)):
+            raise UserError(f"--{name} is {value}. Expected {least} or more, and finite.")
+    for name in SHARES:
+        if not 0 <= getattr(args, name) < 1:
+            raise UserError(f"--{name} is {getattr(args, name)}. Expected 0 or more, less than 1.")
+    if max(args.seed, args.data_seed or 0) > MOST_SEED:
+        raise UserError(f"--seed and --data_seed may be {MOST_SEED} at most.")
+
+
 def check_folders(args: "TrainingArguments", onnx_export_path: str | None, trains: bool) -> None:
     """Refuse folders that cannot be written now, rather than after the training."""
     from helpers import environment, training
@@ -230,18 +274,24 @@ def check_folders(args: "TrainingArguments", onnx_export_path: str | None, train
         )
 
 
-def read_recipe(args: "TrainingArguments", length_given: bool) -> "Recipe | None":
-    """Load the recipe, and say so where it overrules the length that was given."""
+def read_recipe(args: "TrainingArguments", asked: dict[str, str]) -> "Recipe | None":
+    """Load the recipe, and say so where it overrules what was asked for, flag to text."""
     from helpers.recipes import load_recipe
 
     if not args.recipe:
         return None
     recipe = load_recipe(args.recipe, **recipe_variables(args.recipe_args))
-    asked = args.num_train_epochs
-    if length_given and asked != recipe.num_epochs:
+    epochs = args.num_train_epochs
+    if "num_train_epochs" in asked and epochs != recipe.num_epochs:
         print(
-            f"{recipe.name} sets the length: {recipe.num_epochs} epochs, not {asked}. "
-            f"To rescale its whole schedule pass --recipe_args num_epochs={asked}."
+            f"{recipe.name} sets the length: {recipe.num_epochs} epochs, not {epochs}. "
+            f"To rescale its whole schedule pass --recipe_args num_epochs={epochs}."
+        )
+    overruled = [f"--{name}" for name in ("learning_rate", "lr_scheduler_type") if name in asked]
+    if overruled and recipe.sets_learning_rate:
+        print(
+            f"{recipe.name} sets the learning rate, so {' and '.join(overruled)} will not count. "
+            "To change it pass --recipe_args init_lr=..., if the recipe has that variable."
         )
     return recipe
 
