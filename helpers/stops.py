@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import psutil
 
-from helpers.errors import UserError
+from helpers.errors import ProofError, UserError
 
 NOTES = ("run.json", "proof.json", "peer.json")
 # Seconds; the start of a process is known to a hundredth only.
@@ -54,20 +54,18 @@ def writing(
     clear_partial(partial, keep)
     make_folder(partial)
     (partial / "writer.pid").write_text(str(os.getpid()))
-    stopped = False
     try:
         yield partial
         (partial / "writer.pid").unlink()
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
-    except KeyboardInterrupt:
-        stopped = True
-        raise
-    finally:
-        # A person who stops a run that keeps checkpoints may want to go on with it.
-        if not (stopped and any(partial.glob("checkpoint-*"))):
+    except BaseException as error:
+        # A run that was stopped, or met a full disk, can go on; one that failed its proof can not.
+        spoilt = isinstance(error, (UserError, ProofError))
+        if spoilt or not any(partial.glob("checkpoint-*")):
             shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def make_folder(folder: Path) -> None:

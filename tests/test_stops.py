@@ -12,7 +12,7 @@ import pytest
 
 from helpers import stops
 from helpers.environment import REPOSITORY
-from helpers.errors import UserError
+from helpers.errors import ProofError, UserError
 from helpers.stops import Checkpoint, OnnxModel, writing
 
 WRITER = """
@@ -60,6 +60,23 @@ def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="boom"), writing(tmp_path / "run") as scratch:
         (scratch / "model.safetensors").write_text("half")
         raise RuntimeError("boom")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_checkpoints_outlive_what_is_not_the_runs_fault(
+    error: BaseException, tmp_path: Path
+) -> None:
+    with pytest.raises(type(error)), writing(tmp_path / "run") as scratch:
+        (scratch / "checkpoint-4").mkdir()
+        raise error
+    assert [left.name for left in tmp_path.iterdir()] == [".run.partial"]
+
+
+def test_checkpoints_of_a_run_that_failed_its_proof_go(tmp_path: Path) -> None:
+    with pytest.raises(ProofError), writing(tmp_path / "run") as scratch:
+        (scratch / "checkpoint-4").mkdir()
+        raise ProofError("zeros", 80, 40, "Report it.")
     assert not any(tmp_path.iterdir())
 
 
