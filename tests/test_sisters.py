@@ -154,3 +154,24 @@ def test_a_masked_language_model_is_measured_alone_in_blocks(
         assert main(["run_mlm", *map(str, [*data, *flags, *QUICK])]) == 0
         found = json.loads((tmp_path / name / "eval_results.json").read_text())
         assert found == pytest.approx(made.metrics, rel=1e-4)
+
+
+def test_a_checkpoint_is_measured_as_it_was_trained_unless_told_otherwise(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """The command's own 384 tokens are more than this model takes."""
+    write_questions(tmp_path / "rows.json")
+    data = ["--train_file", tmp_path / "rows.json", "--validation_file", tmp_path / "rows.json"]
+
+    def run(name: str, *flags: object) -> int:
+        place = ["--output_dir", tmp_path / name, *QUICK]
+        return main(["run_qa", *map(str, [*data, *place, *flags])])
+
+    short = ["--max_seq_length", "32", "--doc_stride", "8", "--max_steps", "2"]
+    assert run("run", "--model_name_or_path", tiny_model, *short) == 0
+    made = Checkpoint.load(tmp_path / "run")
+    alone = ["--model_name_or_path", made.folder, "--do_eval"]
+    assert run("again", *alone, "--onnx_export_path", tmp_path / "onnx") == 0
+    again = json.loads((tmp_path / "again" / "eval_results.json").read_text())
+    assert again == pytest.approx(made.metrics)
+    assert run("typed", *alone, "--max_seq_length", "384") == 2, "what is typed counts"
