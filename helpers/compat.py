@@ -222,8 +222,9 @@ def switch_off_autocast(args: TrainingArguments) -> None:
     Cause: TrainingArguments put the precision into an environment variable, from which Accelerate
     wraps `model.forward` for good, whatever `args.bf16` says by then.
     """
-    if args.bf16:
-        args.bf16 = False
+    args.bf16 = False
+    # `accelerate launch --mixed_precision bf16` sets it, too.
+    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16":
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
 
 
