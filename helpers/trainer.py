@@ -36,6 +36,7 @@ from helpers.compat_pruners import (
     select_instead_of_sorting,
 )
 from helpers.dropout import quicken_dropout
+from helpers.errors import UserError
 from helpers.resuming import ResumableTrainer
 from helpers.stops import Checkpoint
 from helpers.tasks import Task, check_length
@@ -131,6 +132,18 @@ class RecipeTrainer(ResumableTrainer):
         if not self.autocast or not self.model.training or quantizing:
             return nullcontext()
         return torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=cache_enabled)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # noqa: ANN401 - the Trainer's
+        """Measure; refuse to choose the best model by a metric that there is not."""
+        found = super().evaluate(*args, **kwargs)
+        names = [name.removeprefix("eval_") for name in found]
+        chosen = (self.args.metric_for_best_model or "loss").removeprefix("eval_")
+        if self.args.load_best_model_at_end and chosen not in names:
+            raise UserError(
+                f"--metric_for_best_model {chosen} is none of this task's. "
+                f"Expected one of {', '.join(names)}."
+            )
+        return found
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False

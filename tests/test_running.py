@@ -420,6 +420,18 @@ def test_the_best_model_is_another_run_than_the_last(
     assert "already holds something" in capsys.readouterr().err
 
 
+def test_a_best_model_by_an_unknown_metric_is_refused(
+    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    flags += ["--max_steps", "2", "--save_strategy", "epoch", "--load_best_model_at_end"]
+    assert run(*data, *flags, "--metric_for_best_model", "acc") == 2
+    message = capsys.readouterr().err
+    assert "--metric_for_best_model acc is none of this task's" in message
+    assert "accuracy" in message
+    assert not any(tmp_path.iterdir())
+
+
 def test_without_the_optimizer_nothing_is_gone_on_with(
     data: list[str], tiny_model: Path, tmp_path: Path
 ) -> None:
