@@ -19,8 +19,8 @@ WAYS = {
     "one_shot": "all at once, with a teacher",
     "block4": "gradually, four neighbours at a time, with a teacher",
     "obs": "by the Optimal BERT Surgeon in six steps, with a teacher",
-    "int8_tensor": "the first of these, then int8 with one scale a matrix",
-    "int8_channel": "the first of these, then int8 with a scale for each output",
+    "int8_tensor": "gradually with a teacher, then int8 with one scale a matrix",
+    "int8_channel": "gradually with a teacher, then int8 with a scale for each output",
 }
 # Of a matrix of many shapes the README shows these; its file and its picture have them all.
 SHOWN_TOKENS, SHOWN_BATCHES = 128, (1, 16)
