@@ -7,10 +7,10 @@ way, so that perplexity compares between epochs, models and runs.
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -65,6 +65,13 @@ class MaskedLanguageModel(Task):
         """Return a few training texts."""
         picked = self.train.shuffle(seed=SAMPLING_SEED).select(range(min(rows, len(self.train))))
         return pd.DataFrame({"text": picked["text"]})
+
+    def only_measured(self) -> Self:
+        """Return the task with its validation rows as a train set that nobody will use.
+
+        One row may not fill a block; these do, if anything can be measured at all.
+        """
+        return replace(self, train=self.validation)
 
     def encode(self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset") -> "Dataset":
         """Turn texts into token ids (unpadded) with `length`; the collator masks them.

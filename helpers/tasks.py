@@ -113,6 +113,10 @@ class Task:
             self, train=_draw(self.train, train), validation=_draw(self.validation, validation)
         )
 
+    def only_measured(self) -> Self:
+        """Return the task with a train set that nobody will use, as small as can be encoded."""
+        return self.shortened(1, None)
+
     def encode(self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset") -> "Dataset":
         """Turn rows into token ids (unpadded) with `labels` and `length`, for training.
 

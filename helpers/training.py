@@ -7,7 +7,6 @@ step.
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +27,6 @@ from helpers import (
     stops,
     structure,
 )
-from helpers.masked_language import MaskedLanguageModel
 from helpers.requests import (
     check_answers,
     check_max_steps,
@@ -95,13 +93,12 @@ def fine_tune(
     disabled = distill_teacher == "disable"
     teacher = None if disabled else distill_teacher
     check_teaching(task, teacher, distill_hardness)
-    check_smoothing(task, teacher, args.label_smoothing_factor if args else 0.0)
     recipe = taught(recipe, teacher, distill_hardness, distill_temperature, task.outputs)
     args = args or TrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **settings})
+    check_smoothing(task, teacher, args.label_smoothing_factor)
     args.output_dir = compat.absolute(stops.partial_folder(output_dir))
     args.num_train_epochs = recipe.num_epochs if recipe else args.num_train_epochs
     bf16 = (args.bf16 or None) if bf16 is None else bf16
-    compat.switch_off_autocast(args)
     # For the Trainer's own checkpoints; in safetensors a masked-LM head would lack its tied weight.
     args.save_safetensors = False
     request = describe_request(task, model, recipe, teacher, args, bf16)
@@ -205,23 +202,12 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
     stops.make_folder(folder)
     tokenizer = models.load_tokenizer(checkpoint.folder)
     network = models.load_model(checkpoint)
-    rows = without_training(task)
+    rows = task.only_measured()
     trainer = make_trainer(folder, rows, network, tokenizer, None, None, args, False)
     metrics = measure(trainer, task, folder)
     if processes.is_main():
         (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return Checkpoint(checkpoint.folder, {**checkpoint.run, "metrics": metrics})
-
-
-def without_training(task: Task) -> Task:
-    """Return the task with a train set that is not used, so one as small as can be encoded.
-
-    That is one row; but where texts are joined into blocks, one may not fill the first of them,
-    and the validation rows do if anything can be measured at all.
-    """
-    if isinstance(task, MaskedLanguageModel):
-        return replace(task, train=task.validation)
-    return task.shortened(1, None)
 
 
 def evaluation_folder(output_dir: Path | str) -> Path:

@@ -445,12 +445,21 @@ def test_without_the_optimizer_nothing_is_gone_on_with(
 
 
 def test_smoothed_labels_are_refused_where_none_are_looked_at(
-    dense: Checkpoint, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+    tiny_task: Task,
+    dense: Checkpoint,
+    data: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     flags = ["--model_name_or_path", dense.folder, "--output_dir", tmp_path / "run"]
     flags += ["--label_smoothing_factor", "0.1", "--max_steps", "1"]
     assert run(*data, *flags, "--distill_teacher", "self") == 2
     assert "no effect beside a teacher" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no effect beside a teacher"):
+        # By name, as a notebook gives it.
+        training.fine_tune(
+            tiny_task, dense, tmp_path / "run", distill_teacher=dense, label_smoothing_factor=0.1
+        )
     assert run(*data, *flags) == 0
 
 

@@ -84,9 +84,8 @@ def work(
     from helpers import processes, training
 
     check_export(command, model)
-    # Not args.do_eval: an evaluation after each epoch sets it, too.
     asked = given(argv, "num_train_epochs", "learning_rate", "lr_scheduler_type", "bf16")
-    trains = args.do_train or not said_yes(argv, "do_eval")
+    trains = will_train(argv)
     check_folders(args, model.onnx_export_path, trains)
     recipe = read_recipe(args, asked)
     if recipe and not trains:
@@ -157,7 +156,7 @@ def recorded_settings(argv: list[str], data_type: type[DataArguments]) -> dict[s
     """
     from helpers.commands.export import recorded
 
-    if said_yes(argv, "do_train") or not said_yes(argv, "do_eval"):
+    if will_train(argv):
         return {}
     run = recorded(given(argv, "model_name_or_path").get("model_name_or_path"))
     return {f.name: run[f.name] for f in fields(data_type) if f.name in run}
@@ -167,6 +166,12 @@ def use_cache(argv: list[str]) -> None:
     """Point the hub's client to `--cache_dir`; it reads its place when it is imported."""
     if place := given(argv, "cache_dir").get("cache_dir"):
         os.environ["HF_HUB_CACHE"] = os.environ["HF_DATASETS_CACHE"] = str(place)
+
+
+def will_train(argv: list[str]) -> bool:
+    """Tell whether a model is trained, not only measured; without either flag it is."""
+    # Not args.do_eval: an evaluation after each epoch sets it, too.
+    return said_yes(argv, "do_train") or not said_yes(argv, "do_eval")
 
 
 def said_yes(argv: list[str], flag: str) -> bool:
