@@ -23,8 +23,10 @@ lab: setup  ## open JupyterLab at the notebooks
 tutorial: setup  ## run the notebooks in order, at laptop size, and print the table
 	$(PY) -m helpers tutorial
 
-# The unit tests use one core, so the notebooks run beside them, on one thread, and are shown after;
-# but for the one that times engines on all cores, which runs alone at the end.
+# Each file of unit tests runs in one of a few processes. The notebooks, which need each other's models, run beside
+# them in one more, on one thread, and are shown after; but for the one that times engines on all cores, which runs
+# alone at the end.
+UNIT := -n auto --maxprocesses 4 --dist loadfile
 SMOKE = $(QUIET) TUTORIAL_TIER=smoke TUTORIAL_RUNS="$(CURDIR)/runs/smoke" \
 	$(PY) -m pytest --nbval-lax --nbval-cell-timeout=290
 TIMED := notebooks/06_benchmark_deepsparse.ipynb
@@ -32,7 +34,7 @@ test: setup style  ## style, then unit tests and every notebook at smoke size, s
 	@rm -rf runs/smoke; mkdir -p runs; \
 	OMP_NUM_THREADS=1 $(SMOKE) notebooks --ignore $(TIMED) > runs/smoke.txt 2>&1 & \
 	notebooks=$$!; trap 'kill $$notebooks 2>/dev/null' INT TERM; \
-	unit=0; $(QUIET) $(PY) -m pytest tests || unit=$$?; \
+	unit=0; $(QUIET) $(PY) -m pytest tests $(UNIT) || unit=$$?; \
 	lessons=0; wait $$notebooks || lessons=$$?; cat runs/smoke.txt; \
 	exit $$((unit > lessons ? unit : lessons))
 	$(SMOKE) $(TIMED)
