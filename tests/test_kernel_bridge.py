@@ -47,7 +47,9 @@ def test_text_comes_by_its_stream_and_in_order(kernel: Kernel) -> None:
 
 
 def test_what_a_child_process_prints_is_shown(kernel: Kernel) -> None:
-    assert "from a child" in kernel.run("import os\nos.system('echo from a child');").text()
+    # ipykernel reads it from a pipe, in a thread of its own: too late for a cell that ends at once.
+    code = "import os, time\nos.system('echo from a child')\ntime.sleep(2)"
+    assert "from a child" in kernel.run(code).text()
 
 
 @pytest.fixture(scope="module")
