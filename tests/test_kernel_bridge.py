@@ -291,7 +291,7 @@ def test_nothing_is_left_behind(version: str, state: str, ending: str) -> None:
             kernel.client.execute("time.sleep(300)")
             time.sleep(0.5)
         ENDINGS[ending](kernel)
-        assert not psutil.wait_procs(processes, timeout=6)[1]
+        assert not psutil.wait_procs(processes, timeout=20)[1]
 
 
 def test_a_restarted_kernel_begins_anew() -> None:

@@ -19,9 +19,12 @@ def smoke(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_time_inside_another_part_counts_once() -> None:
     clock = Clock()
     inner = clock.timed("inner", lambda: time.sleep(0.05))
+    began = time.perf_counter()
     clock.timed("outer", lambda: [time.sleep(0.02), inner()])()
-    assert clock.seconds["inner"] == pytest.approx(0.05, abs=0.02)
-    assert clock.seconds["outer"] == pytest.approx(0.02, abs=0.02)
+    whole = time.perf_counter() - began
+    assert clock.seconds["inner"] >= 0.05
+    assert clock.seconds["outer"] >= 0.02
+    assert clock.seconds["inner"] + clock.seconds["outer"] <= whole
 
 
 @pytest.mark.parametrize(
