@@ -16,19 +16,13 @@ import numpy as np
 import torch
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from torch import nn
-from tqdm.auto import tqdm
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-)
+from transformers import PrinterCallback, ProgressCallback
 from transformers import Trainer as PlainTrainer
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.notebook import NotebookProgressCallback
 
-from helpers import compat, compat_resume, environment, models, processes
+from helpers import compat, compat_resume, environment, models
+from helpers.callbacks import EpochLines, SharedLearningRate, SharedRanges
 from helpers.compat_distillation import mend_hidden_states
 from helpers.compat_pruners import (
     gradient_batches,
@@ -160,71 +154,6 @@ class RecipeTrainer(ResumableTrainer):
 
     def log_model_sparsification(self) -> None:
         """Say nothing: the zeros are counted by our own check, not by a log line."""
-
-
-class SharedLearningRate(TrainerCallback):
-    """Applies `compat.share_learning_rate` when the optimizer is ready."""
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: torch.optim.Optimizer,
-        **kwargs: Any,
-    ) -> None:
-        """Called by the Trainer after Accelerate has prepared the optimizer."""
-        compat.share_learning_rate(optimizer)
-
-
-class SharedRanges(TrainerCallback):
-    """Applies `processes.average_ranges` after each step."""
-
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module,
-        **kwargs: Any,
-    ) -> None:
-        """Called by the Trainer after the optimizer."""
-        processes.average_ranges(model)
-
-
-class EpochLines(ProgressCallback):
-    """A bar while it trains, and one line an epoch that stays: what a reader looks at."""
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Open the bar: a widget in a notebook, text elsewhere (the inherited one: always text)."""
-        self.current_step = 0
-        if state.is_world_process_zero:
-            self.training_bar = tqdm(total=state.max_steps, desc="training", unit="step")
-
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Leave the bar as it is while validation rows are answered."""
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Print the validation's result; everything else is in `run.json`, under history."""
-        if logs is None or "eval_loss" not in logs or not state.is_world_process_zero:
-            return
-        scores = [
-            f"{name.removeprefix('eval_')} {value:.4f}"
-            for name, value in logs.items()
-            if name.startswith("eval_") and not name.endswith(("runtime", "per_second"))
-        ]
-        tqdm.write(f"epoch {logs['epoch']:g}: validation {', '.join(scores)}")
 
 
 class RecordedTeacher(nn.Module):

@@ -1,0 +1,76 @@
+"""What the Trainer calls between steps: one learning rate, shared ranges, a line an epoch."""
+
+from typing import Any
+
+import torch
+from sparseml.transformers.sparsification.training_args import TrainingArguments
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState
+
+from helpers import compat, processes
+
+
+class SharedLearningRate(TrainerCallback):
+    """Applies `compat.share_learning_rate` when the optimizer is ready."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer,
+        **kwargs: Any,
+    ) -> None:
+        """Called by the Trainer after Accelerate has prepared the optimizer."""
+        compat.share_learning_rate(optimizer)
+
+
+class SharedRanges(TrainerCallback):
+    """Applies `processes.average_ranges` after each step."""
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        **kwargs: Any,
+    ) -> None:
+        """Called by the Trainer after the optimizer."""
+        processes.average_ranges(model)
+
+
+class EpochLines(ProgressCallback):
+    """A bar while it trains, and one line an epoch that stays: what a reader looks at."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar: a widget in a notebook, text elsewhere (the inherited one: always text)."""
+        self.current_step = 0
+        if state.is_world_process_zero:
+            self.training_bar = tqdm(total=state.max_steps, desc="training", unit="step")
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the bar as it is while validation rows are answered."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Print the validation's result; everything else is in `run.json`, under history."""
+        if logs is None or "eval_loss" not in logs or not state.is_world_process_zero:
+            return
+        scores = [
+            f"{name.removeprefix('eval_')} {value:.4f}"
+            for name, value in logs.items()
+            if name.startswith("eval_") and not name.endswith(("runtime", "per_second"))
+        ]
+        tqdm.write(f"epoch {logs['epoch']:g}: validation {', '.join(scores)}")
