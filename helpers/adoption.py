@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import models
-from helpers.errors import UserError
+from helpers import models, weights
+from helpers.errors import UserError, unreachable
 from helpers.stops import Checkpoint, sha256
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def adopt(name: str | Path, task: "Task") -> Checkpoint:
 
     folder = fetch(models.resolve_model(name))
     try:
-        config, state = AutoConfig.from_pretrained(folder), models.read_state(folder)
+        config, state = AutoConfig.from_pretrained(folder), weights.read(folder)
     except Exception as error:  # json, safetensors, pickle and zip errors share no base class
-        raise models.unreachable(folder, "model", error) from error
+        raise unreachable(folder, "model", error) from error
     found, needed = (config.architectures or ["none"])[0], models.architecture(task.head)
     models.model_class(config, folder)
     if found != needed:
@@ -40,7 +40,7 @@ def adopt(name: str | Path, task: "Task") -> Checkpoint:
             f"{name} is a {found}; {task.name} needs a {needed}. "
             "Give a model that was fine-tuned on this kind of task."
         )
-    weights = next(f for f in ("model.safetensors", "pytorch_model.bin") if (folder / f).is_file())
+    file = weights.file_of(folder)
     return Checkpoint(
         folder,
         {
@@ -50,7 +50,7 @@ def adopt(name: str | Path, task: "Task") -> Checkpoint:
             "max_seq_length": task.max_seq_length,
             "metrics": {},
             "quantized_modules": sum(key.endswith("weight_fake_quant.scale") for key in state),
-            "files": {weights: sha256(folder / weights)},
+            "files": {file.name: sha256(file)},
         },
     )
 
@@ -64,7 +64,7 @@ def fetch(source: str) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=FILES))
     except Exception as error:  # the hub's client raises a dozen unrelated classes
-        raise models.unreachable(source, "model", error) from error
+        raise unreachable(source, "model", error) from error
 
 
 def labels(name: str | Path, config: "PretrainedConfig", task: "Task") -> list[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from helpers import compat, models
+from helpers import compat, weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -107,12 +107,12 @@ def restore(trainer: "RecipeTrainer", checkpoint: Path) -> None:
     trainer.clock.go_on(state["seconds"], state["epoch_start"])
     wrapper = schedule(trainer)
     if wrapper is None:
-        models.load_weights(trainer.model, checkpoint)
+        weights.load(trainer.model, checkpoint)
         return
     kept = list(zip(modifiers(trainer), state["modifiers"], strict=True))
     for modifier, _ in kept:
         restore_structure(modifier, trainer.model, state["steps"] - 1, wrapper)
-    models.load_weights(trainer.model, checkpoint)
+    weights.load(trainer.model, checkpoint)
     for modifier, values in kept:
         restore_modifier(modifier, values)
     wrapper._wrapped_steps = state["steps"]

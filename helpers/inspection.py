@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from helpers import inspection_findings as findings
-from helpers import models, onnx_weights
-from helpers.errors import UserError
+from helpers import onnx_weights
+from helpers.errors import UserError, unreachable
 from helpers.exercises import zipped_size
 from helpers.stops import Checkpoint, OnnxModel
 
@@ -144,7 +144,7 @@ def read_tensors(folder: Path, files: list[Path]) -> dict[str, "torch.Tensor"]:
             part = load_file(file) if safe else torch.load(file, "cpu", weights_only=True)
             state |= {k: v for k, v in part.items() if isinstance(v, torch.Tensor)}
         except Exception as error:  # noqa: BLE001 - safetensors, pickle and zip share no base class
-            raise models.unreachable(folder, f"file {file.name}", error) from error
+            raise unreachable(folder, f"file {file.name}", error) from error
     if state:
         return state
     raise UserError(f"{folder} holds no tensors in {files[0].name}. Expected a model's weights.")

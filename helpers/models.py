@@ -8,12 +8,12 @@ get exported.
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from helpers import compat
-from helpers.errors import UserError
+from helpers import compat, weights
+from helpers.errors import UserError, unreachable
 from helpers.stops import Checkpoint, sha256
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "
 # A task's head where it has none: what is trained is the encoder itself.
 NO_HEAD = "Model"
 HEAD_PREFIXES = ("classifier.", "qa_outputs.", "cls.", "bert.pooler.", "pooler.")
-# Of BERT's pre-training; a head that has no use for them is not changed by them.
-LEFTOVERS = ("cls.seq_relationship.", "bert.pooler.")
-# Names of older releases, with those of today.
-RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 def embedded_minilm() -> Path:
@@ -46,10 +42,10 @@ def embedded_minilm() -> Path:
     if spec is None or spec.origin is None:
         raise UserError("The embedded model is not installed. Run `make setup`.")
     folder = Path(spec.origin).parent / "model"
-    weights = folder / "model.safetensors"
-    if not weights.is_file() or sha256(weights) != MINILM_SHA256:
+    file = folder / "model.safetensors"
+    if not file.is_file() or sha256(file) != MINILM_SHA256:
         raise UserError(
-            f"The embedded model's weights ({weights.name}) are missing or damaged. "
+            f"The embedded model's weights ({file.name}) are missing or damaged. "
             "Delete .venv and run `make setup`."
         )
     return folder
@@ -184,19 +180,6 @@ def check_architecture(name: str | Path, model_type: str, info: dict[str, list])
             )
 
 
-def unreachable(source: str | Path, what: str, error: Exception) -> UserError:
-    """Word a failed load for the reader: a damaged folder or a hub that cannot be reached."""
-    reason = (
-        str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    )
-    if Path(source).is_dir():
-        return UserError(f"The {what} in {source} cannot be read ({reason}). Fetch it again.")
-    return UserError(
-        f"No {what} called {source!r}: there is no such folder and the Hugging Face hub did not "
-        f"give one ({reason}). Use 'minilm', a folder, or a hub name where there is a network."
-    )
-
-
 def load_model(checkpoint: Checkpoint) -> "nn.Module":
     """Rebuild the model of a checkpoint: architecture, then recipe structure, then all weights.
 
@@ -212,7 +195,7 @@ def load_model(checkpoint: Checkpoint) -> "nn.Module":
         from helpers.structure import apply_structure
 
         apply_structure(checkpoint.recipe_file, model)
-    load_weights(model, checkpoint.folder)
+    weights.load(model, checkpoint.folder)
     return model.eval()
 
 
@@ -233,66 +216,6 @@ def model_class(config: "PretrainedConfig", folder: Path) -> "type[PreTrainedMod
         f"{folder} holds a {named}. Expected BERT with one of the heads {', '.join(HEADS)}, "
         "or with none."
     )
-
-
-def load_weights(model: "nn.Module", folder: Path) -> None:
-    """Fill a model with a folder's weights, strictly; pickled code is never run.
-
-    Raises:
-        UserError: if they cannot be read, or are not those of this model.
-    """
-    try:
-        state = read_state(folder)
-    except Exception as error:  # safetensors, pickle and zip errors share no base class
-        raise unreachable(folder, "model", error) from error
-    try:
-        model.load_state_dict(fitted(state, model), strict=True)
-    except RuntimeError as error:
-        problem = str(error).strip().splitlines()[-1].strip()[:200]
-        raise UserError(
-            f"The weights in {folder} do not fit the model its config and recipe describe "
-            f"({problem}). The folder mixes two models: run that step again."
-        ) from error
-
-
-def fitted(state: dict[str, Any], model: "nn.Module") -> dict[str, Any]:
-    """Return the weights of a file as a model takes them, those included that it has in two places.
-
-    `save_pretrained` writes such a weight once, as the one of a masked-LM head that is the word
-    embeddings, too. Where the model itself does not share it, a missing one stays missing.
-    """
-    known = model.state_dict().keys()
-    found = {renamed(key): value for key, value in state.items()}
-    # A buffer of older releases; the positions are counted anew.
-    found = {key: value for key, value in found.items() if not key.endswith(".position_ids")}
-    unused = {key for key in found if key.startswith(LEFTOVERS)} - known
-    found = {key: value for key, value in found.items() if key not in unused}
-    places: dict[int, list[str]] = {}
-    for name, weight in model.named_parameters(remove_duplicate=False):
-        places.setdefault(id(weight), []).append(name)
-    for names in places.values():
-        written = [name for name in names if name in found]
-        if written:
-            found |= {name: found[written[0]] for name in names if name not in found}
-    return found
-
-
-def renamed(key: str) -> str:
-    """Return what a weight is called today."""
-    for old, new in RENAMED.items():
-        key = key.replace(old, new)
-    return key
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """Read the weights of a folder, safetensors first."""
-    import torch
-    from safetensors.torch import load_file
-
-    safe = folder / "model.safetensors"
-    if safe.is_file():
-        return load_file(safe)
-    return torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
 
 
 def save_model(model: "nn.Module", folder: Path, *, quantized: bool) -> None:

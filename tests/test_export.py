@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 
 import helpers
-from helpers import compat, environment, export, export_proof, models, portable, sparsity
+from helpers import compat, environment, export, export_proof, models, portable, sparsity, weights
 from helpers.errors import ProofError, UserError
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
@@ -234,7 +234,7 @@ def test_a_tampered_export_is_not_opened(exported: OnnxModel, tmp_path: Path) ->
 def test_weights_that_do_not_fit_are_refused(dense: Checkpoint, sparse_int8: Checkpoint) -> None:
     model = models.load_model(dense)
     with pytest.raises(UserError, match="do not fit"):
-        models.load_weights(model, sparse_int8.folder)
+        weights.load(model, sparse_int8.folder)
 
 
 def test_an_export_never_replaces_its_own_checkpoint(dense: Checkpoint, tiny_task: Task) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from helpers import models
+from helpers import models, weights
 from helpers.errors import UserError
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
@@ -129,7 +129,7 @@ def test_every_head_is_saved_and_loaded_whole(head: str, tiny_model: Path, tmp_p
 
 def test_only_the_head_is_new(tiny_model: Path) -> None:
     model = models.new_model(tiny_model, task("a", "b", "c"))
-    stored = models.read_state(tiny_model)
+    stored = weights.read(tiny_model)
     ours = {key.removeprefix("bert."): value for key, value in model.state_dict().items()}
     assert all(torch.equal(ours[key], value) for key, value in stored.items() if key in ours)
     assert set(ours) - set(stored) == {"classifier.weight", "classifier.bias"}
@@ -249,7 +249,7 @@ def test_a_model_with_one_weight_missing_is_refused(tiny_model: Path, tmp_path: 
 
     model = models.new_model(tiny_model, task())
     models.save_model(model, tmp_path, quantized=False)
-    state = models.read_state(tmp_path)
+    state = weights.read(tmp_path)
     state.pop("bert.encoder.layer.1.output.dense.weight")
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"do not fit.*layer\.1\.output\.dense\.weight"):
@@ -287,7 +287,7 @@ def rewrite(folder: Path, **changes: torch.Tensor | None) -> None:
     """Add weights to a file, or leave them out where the value is None."""
     from safetensors.torch import save_file
 
-    state = models.read_state(folder) | changes
+    state = weights.read(folder) | changes
     state = {name: value for name, value in state.items() if value is not None}
     save_file(state, folder / "model.safetensors", {"format": "pt"})
 
@@ -301,7 +301,7 @@ def guesses(network: torch.nn.Module) -> torch.Tensor:
 def test_a_weight_that_safetensors_left_out_is_the_one_it_is_tied_to(foreign_mlm: Path) -> None:
     from transformers import AutoModelForMaskedLM
 
-    assert "cls.predictions.decoder.weight" not in models.read_state(foreign_mlm)
+    assert "cls.predictions.decoder.weight" not in weights.read(foreign_mlm)
     expected = guesses(AutoModelForMaskedLM.from_pretrained(foreign_mlm))
     assert torch.equal(guesses(models.load_model(Checkpoint(foreign_mlm, {}))), expected)
 
@@ -309,7 +309,7 @@ def test_a_weight_that_safetensors_left_out_is_the_one_it_is_tied_to(foreign_mlm
 def test_what_is_left_of_pre_training_is_left_out(foreign_mlm: Path) -> None:
     """Hub models such as bert-base-uncased have all of this, and names of older releases."""
     expected = guesses(models.load_model(Checkpoint(foreign_mlm, {})))
-    norm, old = "bert.embeddings.LayerNorm", models.read_state(foreign_mlm)
+    norm, old = "bert.embeddings.LayerNorm", weights.read(foreign_mlm)
     rewrite(
         foreign_mlm,
         **{

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import compat_resume, models, recipes, resuming, sparsity
+from helpers import compat_resume, models, recipes, resuming, sparsity, weights
 from helpers.__main__ import main
 from helpers.environment import REPOSITORY
 from helpers.errors import UserError
@@ -81,7 +81,7 @@ def last_step(output_dir: Path) -> int:
 
 def same_weights(one: Checkpoint, two: Checkpoint) -> bool:
     """Tell whether two checkpoints hold the same numbers, bit by bit."""
-    first, second = models.read_state(one.folder), models.read_state(two.folder)
+    first, second = weights.read(one.folder), weights.read(two.folder)
     assert first.keys() == second.keys()
     return all(torch.equal(first[name], second[name]) for name in first)
 
@@ -115,7 +115,7 @@ def test_sparseml_by_itself_would_prune_twice(
     monkeypatch.setattr(
         compat_resume,
         "restore",
-        lambda trainer, checkpoint: models.load_weights(trainer.model, checkpoint),
+        lambda trainer, checkpoint: weights.load(trainer.model, checkpoint),
     )
     main([*sparse, "--output_dir", str(tmp_path / "run")])
     made = (tmp_path / "run" / "run.json").is_file()
