@@ -139,10 +139,10 @@ def check_row(where: str, tokens: object, tags: object) -> None:
 
 
 def label_names(train: "Dataset", validation: "Dataset") -> list[str]:
-    """Return the tags of the train rows, sorted.
+    """Return all tags, sorted; of each type in validation, train must have one tag at least.
 
     Raises:
-        UserError: if they are no BIO tags, all the same, or fewer than validation has.
+        UserError: if they are no BIO tags, all the same, or validation has types that they do not.
     """
     found, wanted = ({tag for row in split["tags"] for tag in row} for split in (train, validation))
     strange = sorted(tag for tag in found | wanted if tag != OUTSIDE and not TAG.fullmatch(tag))
@@ -153,12 +153,16 @@ def label_names(train: "Dataset", validation: "Dataset") -> list[str]:
         )
     if len(found) < 2:
         raise UserError(f"Every word of the train data has the tag {found}: nothing to learn.")
-    if wanted - found:
+    unseen = sorted(wanted - found)
+    strangers = [tag for tag in unseen if tag[2:] not in {known[2:] for known in found}]
+    if strangers:
         raise UserError(
-            f"Validation holds tags that train does not: {', '.join(sorted(wanted - found)[:5])}. "
+            f"Validation holds tags that train does not: {', '.join(strangers[:5])}. "
             "Mend the file; a model cannot learn a tag it never sees."
         )
-    return sorted(found)
+    if unseen:
+        print(f"No train row has {', '.join(unseen)}, which validation holds; it counts as missed.")
+    return sorted(found | wanted)
 
 
 def check_order(split: "Dataset", where: str, on_broken_tags: str) -> None:

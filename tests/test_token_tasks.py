@@ -186,6 +186,15 @@ def test_validation_may_not_hold_tags_that_train_lacks(tmp_path: Path) -> None:
         load(write(tmp_path / "a.txt"), other)
 
 
+def test_the_inside_of_a_known_type_may_be_new_to_validation(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    train = write(tmp_path / "a.txt", "Ada B-PER\nin O\nOslo B-LOC\n")
+    task = load(train, write(tmp_path / "b.txt", "New B-LOC\nYork I-LOC\n"))
+    assert task.labels == ["B-LOC", "B-PER", "I-LOC", "O"]
+    assert "No train row has I-LOC" in capsys.readouterr().out
+
+
 def test_only_an_entity_without_a_beginning_is_broken() -> None:
     def broken(tags: str) -> list[int]:
         return list(broken_words(tags.split()))
