@@ -276,9 +276,9 @@ def _parts(
         train_files = [Path(home) / file for file in SQUAD_TRAIN]
         validation_file = Path(home) / SQUAD_VALIDATION
     if not train_files or not validation_file:
-        missing = "validation_file" if train_files else "train_files"
+        missing = "validation_file" if train_files else "train_file"
         raise UserError(
-            f"{missing} is missing. Give both training files and a validation file, "
+            f"{missing} is missing. Give both --train_file and --validation_file, "
             "since every step measures on questions not trained on."
         )
     train = squad.read_questions(train_files, "train", **checks)

@@ -105,15 +105,33 @@ def check_smoothing(task: Task, teacher: Checkpoint | None, factor: float) -> No
         )
 
 
-def check_max_steps(recipe: "Recipe | None", max_steps: int, an_epoch: int) -> None:
-    """Refuse a run that would be over before its recipe has made all zeros, or int8."""
-    if recipe is None or max_steps < 1:
+def check_steps(recipe: "Recipe | None", max_steps: int, an_epoch: int) -> None:
+    """Refuse a run that would be over before its recipe has made all zeros, or int8.
+
+    Args:
+        recipe: what is done to the model.
+        max_steps: `--max_steps`; below 1 for the recipe's own length.
+        an_epoch: steps of the optimizer in an epoch.
+    """
+    if recipe is None:
         return
+    whole = math.ceil(recipe.num_epochs * an_epoch)
+    steps, start = max_steps if max_steps > 0 else whole, recipe.quantization_start
     needed = math.ceil(recipe.last_event_epoch * an_epoch)
-    if max_steps < needed:
+    if 0 < max_steps < needed:
         raise UserError(
             f"--max_steps {max_steps} ends before {recipe.name} has done its work, which takes "
             f"{needed} steps. Leave it away, or shorten the recipe: --recipe_args num_epochs=..."
+        )
+    if start is not None and math.ceil(start * an_epoch) >= steps:
+        raise UserError(
+            f"{recipe.name} turns to int8 at epoch {start:g}, after the last of the {steps} steps "
+            f"({an_epoch} an epoch). Give more rows, smaller batches or a longer run."
+        )
+    if steps < whole:
+        print(
+            f"--max_steps {steps} ends {recipe.name} early, which has {whole} steps: its learning "
+            "rate will not have come down."
         )
 
 

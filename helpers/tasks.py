@@ -6,7 +6,8 @@ reader's own files, so that changing the data changes one line of a notebook.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -42,6 +43,7 @@ class Task:
         validation: the same.
         labels: class names in the order of their numbers.
         max_seq_length: tokens kept of a text, special ones included.
+        origin: the flags of a command that name this data again; empty outside of one.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Task:
     validation: "Dataset"
     labels: list[str]
     max_seq_length: int
+    origin: dict[str, Any] = field(default_factory=dict, kw_only=True, compare=False)
 
     # The class of Transformers' that is trained is AutoModelFor<head>.
     head: ClassVar[str] = "SequenceClassification"
@@ -60,6 +63,8 @@ class Task:
     records_teacher: ClassVar[bool] = True
     # What the Trainer applies to the outputs of a batch before it collects them; None for all.
     reduce_outputs: ClassVar["Callable | None"] = None
+    # Column of label numbers, one or a list of them; none where a row holds something else.
+    numbered: ClassVar[str] = "label"
     # Columns that hold texts, for those who count or show them.
     texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
 
@@ -116,6 +121,15 @@ class Task:
     def only_measured(self) -> Self:
         """Return the task with a train set that nobody will use, as small as can be encoded."""
         return self.shortened(1, None)
+
+    def with_labels(self, labels: list[str]) -> Self:
+        """Return the same rows under a finished model's labels, if they show only some of them."""
+        if not self.numbered or not set(self.labels) < set(labels):
+            return self
+        numbers = [labels.index(label) for label in self.labels]
+        work = partial(_renumbered, column=self.numbered, numbers=numbers)
+        train, validation = self.train.map(work), self.validation.map(work)
+        return replace(self, labels=labels, train=train, validation=validation)
 
     def encode(self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset") -> "Dataset":
         """Turn rows into token ids (unpadded) with `labels` and `length`, for training.
@@ -174,6 +188,11 @@ class Task:
 
     def write_answers(self, folder: Path, outputs: np.ndarray, references: Any) -> None:  # noqa: ANN401
         """Write what the model answered into `folder`, for kinds whose answers are read."""
+
+
+def _renumbered(row: dict[str, Any], column: str, numbers: list[int]) -> dict[str, Any]:
+    old = row[column]
+    return {column: [numbers[n] for n in old] if isinstance(old, list) else numbers[old]}
 
 
 def _draw(split: "Dataset", rows: int | None) -> "Dataset":

@@ -27,6 +27,7 @@ class Regression(Task):
     """
 
     main_metric: ClassVar[str] = "pearson"
+    numbered: ClassVar[str] = ""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -87,6 +88,7 @@ class MultiLabel(Task):
     """
 
     main_metric: ClassVar[str] = "f1_micro"
+    numbered: ClassVar[str] = ""
 
     @property
     def config(self) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class TokenClassification(Task):
     # Its answers are a matrix a sentence, each of another size.
     records_teacher: ClassVar[bool] = False
     texts: ClassVar[tuple[str, ...]] = ("tokens",)
+    numbered: ClassVar[str] = "tags"
 
     @property
     def fingerprint(self) -> str:

@@ -29,9 +29,9 @@ from helpers import (
 )
 from helpers.requests import (
     check_answers,
-    check_max_steps,
     check_request,
     check_smoothing,
+    check_steps,
     check_teaching,
     describe_request,
     reuse,
@@ -138,7 +138,7 @@ def train_into(
     starts.check_zeros(recipe, network)
     before = sparsity.sparse_parameters(network)
     trainer = make_trainer(folder, task, network, tokenizer, recipe, teacher, args, bf16)
-    check_max_steps(recipe, args.max_steps, compat_resume.updates_an_epoch(trainer))
+    check_steps(recipe, args.max_steps, compat_resume.updates_an_epoch(trainer))
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else False)
     minutes = trainer.clock.seconds / 60
     metrics = measure(trainer, task, folder)
@@ -158,6 +158,7 @@ def train_into(
         "task": task.name,
         "kind": type(task).__name__,
         "labels": task.labels,
+        "data": task.origin,
         **task.settings,
         "metrics": metrics,
         "rows": {"train": len(task.train), "validation": len(task.validation)},

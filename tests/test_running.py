@@ -173,6 +173,42 @@ def test_own_files_give_the_task_its_name(
     assert Checkpoint.load(tmp_path / "o").run["task"] == "train"
 
 
+def test_a_finished_model_is_exported_with_the_files_it_was_trained_on(
+    dense: Checkpoint,
+    data: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """Not with a known data set that has the same name and labels, which would prove nothing."""
+    names = [Path(file) for file in data[1:4:2]]
+    for file in names:
+        shutil.copy(file, tmp_path / file.name.replace("train", "sst2"))
+    monkeypatch.chdir(tmp_path)
+    files = ["--train_file", "sst2.csv", "--validation_file", "validation.csv"]
+    flags = ["--model_name_or_path", dense.folder, "--output_dir", "run", "--max_steps", "1"]
+    assert run(*data[4:], *files, *flags) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "sst2.csv").unlink()
+    assert main(["export", "../run", "--onnx_export_path", "onnx"]) == 2
+    assert str(tmp_path / "sst2.csv") in capsys.readouterr().err
+    shutil.copy(names[0], tmp_path / "sst2.csv")
+    assert main(["export", "../run", "--onnx_export_path", "onnx"]) == 0
+
+
+def test_a_finished_model_needs_only_the_rows_to_measure_on(
+    dense: Checkpoint, data: list[str], tmp_path: Path
+) -> None:
+    flags = ["--model_name_or_path", dense.folder, "--do_eval", *data[2:]]
+    places = ["--output_dir", tmp_path / "measured", "--onnx_export_path", tmp_path / "onnx"]
+    assert run(*flags, *places) == 0
+    found = json.loads((tmp_path / "measured" / "eval_results.json").read_text())
+    assert found == pytest.approx(dense.metrics)
+    export = ["export", str(dense.folder), *data[2:4]]
+    assert main([*export, "--onnx_export_path", str(tmp_path / "again")]) == 0
+
+
 def test_a_wrong_size_is_refused_before_anything_is_trained(
     data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -190,6 +226,28 @@ def test_a_damaged_foreign_model_is_refused_in_words(
     flags = ["--model_name_or_path", foreign, "--output_dir", tmp_path / "o", "--do_eval"]
     assert run(*data, *flags) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_int8_that_would_begin_after_the_last_step_is_refused_first(
+    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    flags += ["--max_train_samples", "8", "--per_device_train_batch_size", "8"]
+    recipe = ["--recipe", "minilm-6layers_quant", "--recipe_args", "num_epochs=2"]
+    assert run(*data, *flags, *recipe) == 2
+    assert "turns to int8 at epoch 1.3, after the last of the 2 steps" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_recipe_cut_short_is_said(
+    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    flags += ["--max_train_samples", "8", "--per_device_train_batch_size", "8"]
+    recipe = ["--recipe", "minilm-6layers_quant", "--recipe_args", "num_epochs=8,init_lr=0.005"]
+    # Whether int8 learnt this fast is any good is not asked here.
+    run(*data, *flags, *recipe, "--max_steps", "7")
+    assert "--max_steps 7 ends minilm-6layers_quant early" in capsys.readouterr().out
 
 
 def test_a_finished_checkpoint_is_exported_without_training(

@@ -14,6 +14,7 @@ from helpers.errors import UserError
 from helpers.models import load_tokenizer
 from helpers.tasks import Task
 from helpers.text_tasks import MultiLabel, Regression
+from helpers.token_tasks import load_token_classification
 
 ROWS = [("a good film", "good"), ("a bad film", "bad"), ('a "fine" film', "good")]
 
@@ -412,3 +413,23 @@ def test_check_length_takes_the_limit_itself() -> None:
     tasks.check_length(512, 512)
     with pytest.raises(UserError):
         tasks.check_length(513, 512)
+
+
+def test_rows_with_some_of_a_models_labels_take_the_models_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "some.csv"
+    file.write_text("text,label\none,good\ntwo,odd\n")
+    some = load_task("some", train_file=file, validation_file=file)
+    found = some.with_labels(["bad", "good", "none", "odd"])
+    assert found.labels == ["bad", "good", "none", "odd"]
+    assert list(found.validation["label"]) == [1, 3]
+    assert list(found.train["label"]) == [1, 3]
+    assert some.with_labels(["bad", "good"]) is some
+    assert some.with_labels(["odd", "good"]) is some
+
+
+def test_tags_take_the_models_numbers_too(tmp_path: Path) -> None:
+    file = tmp_path / "some.txt"
+    file.write_text("New B-LOC\nYork I-LOC\nis O\n\nOslo B-LOC\n")
+    some = load_token_classification("some", train_file=file, validation_file=file)
+    found = some.with_labels(["B-LOC", "B-PER", "I-LOC", "O"])
+    assert list(found.validation["tags"]) == [[0, 2, 3], [0]]

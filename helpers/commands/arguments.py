@@ -1,11 +1,11 @@
 """Flags that several commands share, named as in the Transformers example scripts."""
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
-from helpers import tiers
+from helpers import compat, tiers
 from helpers.errors import UserError
 from helpers.tasks import Task, load_task
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 FORMAT_HELP = (
     "form of an int8 model: 'deepsparse', 'qdq' (OpenVINO and ONNX Runtime run it in int8), 'both'"
 )
+
+# How the flags begin that say how much of the data is used, and how fast it is read.
+SIZES = ("max_", "preprocessing_")
 
 
 def flag(default: object, text: str) -> object:
@@ -54,6 +57,19 @@ class DataArguments:
         """Return the task; most kinds depend neither on the model nor on its training."""
         return self.load()
 
+    def origin(self) -> dict[str, Any]:
+        """Return the flags that name this data again from any folder, sizes left out."""
+        said = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            f.name: whole_paths(said[f.name]) if f.name.endswith("_file") else said[f.name]
+            for f in fields(self)
+            if said[f.name] != f.default and not f.name.startswith(SIZES)
+        }
+
+    def measured(self) -> Self:
+        """Return what a finished model needs: its rows to train on are the ones to measure on."""
+        return replace(self, train_file=self.train_file or self.validation_file)
+
     def title(self, embedded: str) -> str:
         """Return the data's name: as given, else its file's, else that of the embedded set."""
         file = self.train_file or self.validation_file
@@ -66,7 +82,7 @@ class DataArguments:
             UserError: for a size below 1.
         """
         for name, value in vars(self).items():
-            if name.startswith(("max_", "preprocessing_")) and value is not None and value < 1:
+            if name.startswith(SIZES) and value is not None and value < 1:
                 raise UserError(f"--{name} is {value}. Expected 1 or more.")
         if self.preprocessing_num_workers:
             # The tokenizer's own threads; it reads both when it is first used.
@@ -106,6 +122,12 @@ class TextArguments(DataArguments):
             max_seq_length=self.max_seq_length,
             tier=self.tier(),
         )
+
+
+def whole_paths(text: str) -> str:
+    """Return a file's path from the root, or those of several between commas."""
+    parts = [text] if Path(text).exists() else text.split(",")
+    return ",".join(compat.absolute(Path(part)) for part in parts)
 
 
 @dataclass

@@ -18,6 +18,9 @@ from helpers.commands.running import refuse_export
 from helpers.errors import UserError
 from helpers.stops import Checkpoint, refuse_occupied
 
+# Flags that say which data is meant; one of them typed, and those of the run do not count.
+PLACES = ("dataset_name", "task_name", "train_file", "validation_file")
+
 
 @dataclass
 class ExportArguments:
@@ -48,7 +51,7 @@ def main(argv: list[str]) -> int:
     source = Checkpoint.load(where.model_name_or_path)
     made = export_onnx(
         source,
-        data.load(),
+        data.measured().load().with_labels(source.run["labels"]),
         where.onnx_export_path,
         form=where.onnx_export_format,
         overwrite=where.overwrite_output_dir,
@@ -62,8 +65,16 @@ def recorded_data(argv: list[str]) -> tuple[type[DataArguments], dict[str, Any]]
     """Return the flags that name the data of a checkpoint, and what it says about them itself."""
     run = recorded(given(argv, "model_name_or_path").get("model_name_or_path"))
     data_type = data_arguments(run.get("kind"))
-    known = {"dataset_name": run.get("task")}
-    return data_type, known | {f.name: run[f.name] for f in fields(data_type) if f.name in run}
+    return data_type, recorded_flags(run, data_type, argv)
+
+
+def recorded_flags(
+    run: dict[str, Any], data_type: type[DataArguments], argv: list[str]
+) -> dict[str, Any]:
+    """Return what a checkpoint says about its data; not where it lies, if that is typed."""
+    named = {"dataset_name": run.get("task")} | run.get("data", {})
+    known = run if given(argv, *PLACES) else named | run
+    return {f.name: known[f.name] for f in fields(data_type) if f.name in known}
 
 
 def recorded(folder: str | None) -> dict[str, Any]:

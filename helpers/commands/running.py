@@ -1,7 +1,7 @@
 """What `run_glue`, `run_qa`, `run_ner` and `run_mlm` have in common: everything but the data."""
 
 import os
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,7 +72,7 @@ def work(
         print(f"Nothing is trained, so {recipe.name} is not used.")
     # What is read from the hub or made from docstrings is kept; the others find it there.
     with args.main_process_first():
-        task = data.load_for(model, args)
+        task = load(data, model, args, trains)
     bf16 = args.bf16 if "bf16" in asked else None
     done = train(task, model, args, recipe, bf16) if trains else evaluate(task, model, args)
     place = done.folder if trains else training.evaluation_folder(args.output_dir)
@@ -82,6 +82,16 @@ def work(
         report |= export(done, task, model, args.overwrite_output_dir)
     print_json(output.json, report)
     return 0
+
+
+def load(
+    data: DataArguments, model: ModelArguments, args: "TrainingArguments", trains: bool
+) -> "Task":
+    """Return the data; where nothing is trained, only what is measured, with the model's labels."""
+    if trains:
+        return replace(data.load_for(model, args), origin=data.origin())
+    start, task = starting_point(model.model_name_or_path), data.measured().load_for(model, args)
+    return task.with_labels(start.run["labels"]) if isinstance(start, Checkpoint) else task
 
 
 def train(
@@ -134,12 +144,12 @@ def recorded_settings(argv: list[str], data_type: type[DataArguments]) -> dict[s
     What is typed goes before it. Without it, a flag left out would ask in the command's own way, at
     a length say that the model was not trained for.
     """
-    from helpers.commands.export import recorded
+    from helpers.commands.export import recorded, recorded_flags
 
     if will_train(argv):
         return {}
     run = recorded(given(argv, "model_name_or_path").get("model_name_or_path"))
-    return {f.name: run[f.name] for f in fields(data_type) if f.name in run}
+    return recorded_flags(run, data_type, argv)
 
 
 def use_cache(argv: list[str]) -> None:
