@@ -1,5 +1,7 @@
 """How a step may refuse: the input was wrong, a claim did not hold, or a notebook's cell failed."""
 
+from __future__ import annotations  # an older Python must get as far as its refusal
+
 from pathlib import Path
 
 
