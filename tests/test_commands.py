@@ -87,6 +87,22 @@ def test_unknown_flags_are_refused(command: str, refused: Callable[..., str]) ->
     assert "--no_such_flag" in refused(command, *extra, "--no_such_flag", "1")
 
 
+def test_a_flag_that_was_mistyped_names_the_one_that_was_meant(
+    flags: list[str], refused: Callable[..., str]
+) -> None:
+    assert "is --learning_rate meant?" in refused(*flags, "--learnig_rate", "1e-4")
+    assert "a.json is no flag. A file of flags must stand alone" in refused(
+        "run_glue", "a.json", *flags[1:]
+    )
+
+
+def test_what_transformers_says_of_flags_is_shown_whole(
+    flags: list[str], refused: Callable[..., str]
+) -> None:
+    message = refused(*flags, "--load_best_model_at_end")
+    assert "found - Evaluation strategy" in message
+
+
 def test_flags_without_a_usable_value_are_refused(
     flags: list[str], refused: Callable[..., str]
 ) -> None:

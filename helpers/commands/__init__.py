@@ -1,8 +1,11 @@
 """The commands, one module each, and what they share: parsing and the JSON last line."""
 
 import argparse
+import difflib
 import json
+import textwrap
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +14,8 @@ import yaml
 from helpers.errors import UserError
 
 FLAG_FILES = (".json", ".yaml", ".yml")
+# Characters of somebody else's message that a reader is shown.
+LONGEST = 300
 
 
 def parse(command: str, types: Sequence[type], argv: list[str], **defaults: Any) -> tuple:
@@ -27,11 +32,24 @@ def parse(command: str, types: Sequence[type], argv: list[str], **defaults: Any)
     # argparse prints all flags it knows and ends the process; one line is enough.
     parser.error = refuse
     try:
-        return parser.parse_args_into_dataclasses(typed_out(argv))
+        *found, left = parser.parse_args_into_dataclasses(
+            typed_out(argv), return_remaining_strings=True
+        )
+        if left:
+            refuse(no_flag(left[0], [f.name for kind in types for f in fields(kind)]))
     except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = textwrap.shorten(str(error), LONGEST).rstrip(".")
         reason = f"{argv[0]}: {reason}" if is_flag_file(argv) else reason
         raise UserError(f"{reason}. See `{name} --help`.") from error
+    return tuple(found)
+
+
+def no_flag(word: str, known: list[str]) -> str:
+    """Say that a word is no flag, and which flags look like it."""
+    if not word.startswith("-"):
+        return f"{word} is no flag. A file of flags must stand alone"
+    near = difflib.get_close_matches(word.split("=")[0].lstrip("-"), known, n=2, cutoff=0.7)
+    return f"There is no flag {word}" + (f"; is --{' or --'.join(near)} meant?" if near else "")
 
 
 def typed_out(argv: list[str]) -> list[str]:
