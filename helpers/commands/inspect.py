@@ -5,6 +5,7 @@
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from helpers.commands import parse, print_json, with_first
 from helpers.commands.arguments import JsonArgument, flag
@@ -23,12 +24,14 @@ class InspectArguments:
 def main(argv: list[str]) -> int:
     """Print one row a weight matrix, totals and warnings; one JSON line if asked."""
     from helpers.inspection import inspect
+    from helpers.models import resolve_model
 
     argv = with_first(argv, "--path")
     asked, output = parse("inspect", (InspectArguments, JsonArgument), argv)
     if not asked.path:
         raise UserError("Nothing to look into. Expected: python -m helpers inspect DIR|FILE.onnx")
-    found = inspect(asked.path)
+    known = Path(asked.path).exists()
+    found = inspect(asked.path if known else resolve_model(asked.path))
     table = found.weights.assign(shape=["x".join(map(str, s)) for s in found.weights["shape"]])
     percent = "{:.1%}".format
     print(table.to_string(index=False, formatters={"zeros": percent, "blocks": percent}), "\n")
