@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Rows tokenized at a time; few, since one huge context can make thousands of windows.
 ROWS_AT_ONCE = 100
+# Windows a question on average that a reader should know of: they take the time.
+MANY_WINDOWS = 5
 # Columns of evaluation features that are for scoring; the model does not take them.
 SCORING_COLUMNS = ("example_id", "offset_mapping", "passage", "answers")
 # Fields of the task that decide how a checkpoint is asked.
@@ -139,9 +141,15 @@ class QuestionAnswering(Task):
             doc_stride=self.doc_stride,
             scored=scored,
         )
-        return split.map(
+        found = split.map(
             work, batched=True, batch_size=ROWS_AT_ONCE, remove_columns=split.column_names
         )
+        if len(found) > MANY_WINDOWS * len(split):
+            print(
+                f"Contexts are long: {len(split):,} questions make {len(found):,} windows of "
+                f"{self.max_seq_length} tokens, and each takes the time of a question."
+            )
+        return found
 
     def references(self, features: "Dataset") -> list[Window]:
         """Return what scoring needs of each window, in the order of `features`."""

@@ -242,9 +242,10 @@ def placed(rows: list[Row], part: Part, on_bad_answers: OnBadAnswers) -> list[Ro
     if not bad:
         return rows
     answers = sum(len(row["answers"]["text"]) for row in rows)
-    said = f"{len(bad)} of {answers} {part} answers are not at their answer_start: " + "; ".join(
-        str(found) for found in bad[:SHOWN]
-    )
+    # Annotators often agree, also where they are wrong.
+    shown = list(dict.fromkeys(map(str, bad)))[:SHOWN]
+    said = f"{len(bad)} of {answers} {part} answers are not at their answer_start: "
+    said += "; ".join(shown)
     if on_bad_answers == "stop":
         raise UserError(f"{said}. Mend the file, or go on with --on_bad_answers drop.")
     if part == "validation":

@@ -184,8 +184,8 @@ def check_order(split: "Dataset", where: str, on_broken_tags: str) -> None:
         print(f"{finding} They are kept: seqeval takes such a tag for an entity's beginning.")
         return
     raise UserError(
-        f"{finding} Mend them, or go on with --on_broken_tags keep: seqeval's lenient reading, "
-        "the default, takes such a tag for an entity's beginning."
+        f"{finding} Mend them, or go on with --on_broken_tags keep: such a tag then counts as an "
+        "entity's beginning, as seqeval reads it."
     )
 
 

@@ -91,6 +91,16 @@ def test_windows_cover_a_long_context_and_overlap(tokenizer: PreTrainedTokenizer
         assert window.text(start, end) == LONG[start:end]
 
 
+def test_contexts_that_take_long_are_said(
+    tokenizer: PreTrainedTokenizerBase, capsys: pytest.CaptureFixture
+) -> None:
+    short, long = task_of(ANSWERED[:1]), task_of(ANSWERED[3:4])
+    short.encode_validation(tokenizer, short.validation)
+    assert capsys.readouterr().out == ""
+    made = long.encode_validation(tokenizer, long.validation)
+    assert f"1 questions make {len(made)} windows of" in capsys.readouterr().out
+
+
 def test_training_and_validation_have_the_same_windows(tokenizer: PreTrainedTokenizerBase) -> None:
     task = task_of(ANSWERED)
     train, checked = (

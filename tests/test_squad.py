@@ -115,6 +115,15 @@ def test_misplaced_answers_are_counted_and_three_are_shown(tmp_path: Path) -> No
     assert said.count("'twice' at 16") == 3 and "(there: 'wice ')" in said
 
 
+def test_a_mistake_that_annotators_share_is_shown_once(tmp_path: Path) -> None:
+    rows = [question("a", "twice", "twice", "twice"), question("b", "twice")]
+    rows[0]["answers"]["answer_start"] = [16, 16, 16]
+    rows[1]["answers"]["answer_start"] = [17]
+    said = refused(tmp_path, rows)
+    assert "4 of 4 train answers" in said
+    assert said.count("'twice' at 16") == 1 and said.count("'twice' at 17") == 1
+
+
 @pytest.mark.parametrize("start", [-3, 10_000])
 def test_an_answer_outside_of_the_context_is_misplaced(start: int, tmp_path: Path) -> None:
     # From the end, -3 would even find "er.".
