@@ -309,6 +309,7 @@ def test_the_words_about_the_gpu_are_what_is_stored() -> None:
     for task in ("conll2003", "stsb", "go_emotions", "ag_news"):
         assert score[task, "prune80_quant"] / score[task, "dense"] >= 0.97
     assert f"{score['mrpc', 'prune80_quant'] / score['mrpc', 'dense']:.3f}" == "0.905"
+    assert f"{score['mrpc', 'prune80'] / score['mrpc', 'dense']:.3f}" == "0.908"
     assert "`transfer80_quant` keeps 0.986 and `transfer90_quant` 0.967; `prune80_quant`" in words
     stops = ("transfer80_quant", "transfer90_quant", "prune80_quant", "prune90_quant")
     kept = [f"{score['sst2', stop] / score['sst2', 'dense']:.3f}" for stop in stops]

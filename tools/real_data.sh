@@ -15,9 +15,13 @@ PLACE=${TUTORIAL_RUNS:-runs}/$TASK/full
 
 # Small sets prune for more epochs, in small batches: healing takes steps, and their epochs have few. Where rows are
 # few the recipes' own learning rates, 4e-4 and 3e-4, are too high: on STS-B the model collapses in the first epoch.
-PRUNE_RATE=4e-4 QUANT_RATE=3e-4
+# MRPC is pruned with the Optimal BERT Surgeon: by magnitude it keeps 0.90 of the dense accuracy only.
+PRUNE_RATE=4e-4 QUANT_RATE=3e-4 PRUNER=minilm-6layers_prune80 LEVEL=
 case $TASK in
-mrpc) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=5 PRUNE=10 QUANT=3 PRUNE_RATE=1e-4 QUANT_RATE=1e-4 ;;
+mrpc)
+    COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=5 PRUNE=10 QUANT=3 PRUNE_RATE=1e-4 QUANT_RATE=1e-4
+    PRUNER=minilm-6layers_obs90 LEVEL=,final_sparsity=0.8
+    ;;
 stsb) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=4 PRUNE=8 QUANT=2 PRUNE_RATE=1e-4 QUANT_RATE=1e-4 ;;
 conll2003) COMMAND=run_ner LENGTH=128 BATCH=16 RATE=1e-4 DENSE=3 PRUNE=4 QUANT=1 ;;
 go_emotions) COMMAND=run_glue LENGTH=64 BATCH=32 RATE=1e-4 DENSE=2 PRUNE=2 QUANT=1 PRUNE_RATE=2e-4 ;;
@@ -47,8 +51,8 @@ train() {  # STOP START FLAGS...
 }
 
 train dense minilm --num_train_epochs "$DENSE"
-train prune80 "$PLACE/dense" --recipe minilm-6layers_prune80 \
-    --recipe_args "num_epochs=$PRUNE,init_lr=$PRUNE_RATE" "${TEACHER[@]}"
+train prune80 "$PLACE/dense" --recipe "$PRUNER" \
+    --recipe_args "num_epochs=$PRUNE,init_lr=$PRUNE_RATE$LEVEL" "${TEACHER[@]}"
 train "$LAST" "$PLACE/prune80" --recipe minilm-6layers_quant \
     --recipe_args "num_epochs=$QUANT,init_lr=$QUANT_RATE" "${TEACHER[@]}"
 [ -d "$PLACE/$LAST-onnx" ] || .venv/bin/python -m helpers export "$PLACE/$LAST" \
