@@ -8,28 +8,22 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from helpers import answers, sources, squad, tiers
+from helpers import answers, sources, squad, tiers, windows
 from helpers.answers import Predictions, Window
 from helpers.environment import runs_folder
 from helpers.errors import UserError
 from helpers.tasks import SAMPLING_SEED, Task, check_length
-from helpers.windows import check_tokenizer, encode_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-# Rows tokenized at a time; few, since one huge context can make thousands of windows.
-ROWS_AT_ONCE = 100
-# Windows a question on average that a reader should know of: they take the time.
-MANY_WINDOWS = 5
 # Columns of evaluation features that are for scoring; the model does not take them.
 SCORING_COLUMNS = ("example_id", "offset_mapping", "passage", "answers")
 # Fields of the task that decide how a checkpoint is asked.
@@ -133,23 +127,7 @@ class QuestionAnswering(Task):
         self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset", *, scored: bool
     ) -> "Dataset":
         check_length(self.max_seq_length, tokenizer.model_max_length)
-        check_tokenizer(tokenizer)
-        work = partial(
-            encode_rows,
-            tokenizer=tokenizer,
-            max_seq_length=self.max_seq_length,
-            doc_stride=self.doc_stride,
-            scored=scored,
-        )
-        found = split.map(
-            work, batched=True, batch_size=ROWS_AT_ONCE, remove_columns=split.column_names
-        )
-        if len(found) > MANY_WINDOWS * len(split):
-            print(
-                f"Contexts are long: {len(split):,} questions make {len(found):,} windows of "
-                f"{self.max_seq_length} tokens, and each takes the time of a question."
-            )
-        return found
+        return windows.encode(split, tokenizer, self.max_seq_length, self.doc_stride, scored=scored)
 
     def references(self, features: "Dataset") -> list[Window]:
         """Return what scoring needs of each window, in the order of `features`."""

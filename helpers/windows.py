@@ -1,5 +1,6 @@
 """A context cut into windows that overlap, and the place of an answer in each of them."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,10 +9,43 @@ from helpers.answers import CLS
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 # A question is cut to this many tokens, and to half the window where that is less (BERT's rule).
 MAX_QUESTION_TOKENS = 64
+# Rows tokenized at a time; few, since one huge context can make thousands of windows.
+ROWS_AT_ONCE = 100
+# Windows a question on average that a reader should know of: they take the time.
+MANY_WINDOWS = 5
+
+
+def encode(
+    split: "Dataset",
+    tokenizer: "PreTrainedTokenizerBase",
+    max_seq_length: int,
+    doc_stride: int,
+    *,
+    scored: bool,
+) -> "Dataset":
+    """Turn questions into windows, one row each, and say so where they are many."""
+    check_tokenizer(tokenizer)
+    work = partial(
+        encode_rows,
+        tokenizer=tokenizer,
+        max_seq_length=max_seq_length,
+        doc_stride=doc_stride,
+        scored=scored,
+    )
+    found = split.map(
+        work, batched=True, batch_size=ROWS_AT_ONCE, remove_columns=split.column_names
+    )
+    if len(found) > MANY_WINDOWS * len(split):
+        print(
+            f"Contexts are long: {len(split):,} questions make {len(found):,} windows of "
+            f"{max_seq_length} tokens, and each takes the time of a question."
+        )
+    return found
 
 
 def check_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> None:
