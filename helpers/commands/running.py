@@ -88,10 +88,12 @@ def load(
     data: DataArguments, model: ModelArguments, args: "TrainingArguments", trains: bool
 ) -> "Task":
     """Return the data; where nothing is trained, only what is measured, with the model's labels."""
+    from helpers.commands.export import recorded
+
     if trains:
         return replace(data.load_for(model, args), origin=data.origin())
-    start, task = starting_point(model.model_name_or_path), data.measured().load_for(model, args)
-    return task.with_labels(start.run["labels"]) if isinstance(start, Checkpoint) else task
+    known = recorded(model.model_name_or_path).get("labels", [])
+    return data.measured().load_for(model, args).with_labels(known)
 
 
 def train(
