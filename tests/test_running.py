@@ -232,7 +232,7 @@ def test_int8_that_would_begin_after_the_last_step_is_refused_first(
     data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
-    flags += ["--max_train_samples", "8", "--per_device_train_batch_size", "8"]
+    flags += ["--max_train_samples", "8"]
     recipe = ["--recipe", "minilm-6layers_quant", "--recipe_args", "num_epochs=2"]
     assert run(*data, *flags, *recipe) == 2
     assert "turns to int8 at epoch 1.3, after the last of the 2 steps" in capsys.readouterr().err
@@ -243,7 +243,7 @@ def test_a_recipe_cut_short_is_said(
     data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
-    flags += ["--max_train_samples", "8", "--per_device_train_batch_size", "8"]
+    flags += ["--max_train_samples", "8"]
     recipe = ["--recipe", "minilm-6layers_quant", "--recipe_args", "num_epochs=8,init_lr=0.005"]
     # Whether int8 learnt this fast is any good is not asked here.
     run(*data, *flags, *recipe, "--max_steps", "7")

@@ -59,11 +59,11 @@ class DataArguments:
 
     def origin(self) -> dict[str, Any]:
         """Return the flags that name this data again from any folder, sizes left out."""
-        said = {f.name: getattr(self, f.name) for f in fields(self)}
+        defaults = {f.name: f.default for f in fields(self)}
         return {
-            f.name: whole_paths(said[f.name]) if f.name.endswith("_file") else said[f.name]
-            for f in fields(self)
-            if said[f.name] != f.default and not f.name.startswith(SIZES)
+            name: whole_paths(value) if name.endswith("_file") else value
+            for name, value in vars(self).items()
+            if value != defaults[name] and not name.startswith(SIZES)
         }
 
     def measured(self) -> Self:
