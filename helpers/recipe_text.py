@@ -170,12 +170,16 @@ def as_yaml(value: Variable, old: yaml.ScalarNode, what: str) -> str:
     SparseML takes an int `final_sparsity` for a mapping and fails when training starts.
 
     Raises:
-        UserError: a number that is not finite, several lines, or no plain value.
+        UserError: a number that is not finite, several lines, no plain value, or a word where a
+            number stood.
     """
     if isinstance(value, str) and "\n" not in value:
         try:
             value = float(value)
         except ValueError:
+            if old.tag.endswith((":int", ":float")):
+                expected = f"Expected a number, as {old.value} is."
+                raise UserError(f"{what}={value!r}. {expected}") from None
             return yaml.safe_dump(value, width=math.inf).removesuffix("\n...\n").rstrip("\n")
     if isinstance(value, bool):
         return str(value).lower()

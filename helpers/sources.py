@@ -57,6 +57,13 @@ def read_file(file: Path) -> "Dataset":
         ) from error
     if frame.empty:
         raise UserError(f"{file} holds no rows. Give a file with a header and data.")
+    name = str(frame.columns[0])
+    if len(frame.columns) == 1 and (mark := next((m for m in ";\t|" if m in name), None)):
+        wanted = "tabs" if file.suffix == ".tsv" else "commas"
+        raise UserError(
+            f"{file}: its header is one column, {name!r}. Expected {wanted} between columns, "
+            f"not {mark!r}; save it so."
+        )
     if not isinstance(frame.index, pd.RangeIndex):
         # Pandas takes the first column for an index then, and shifts all the others.
         raise UserError(

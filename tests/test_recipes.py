@@ -655,6 +655,13 @@ def test_value_that_is_none(value: object) -> None:
         load_recipe("minilm-6layers_prune80", num_epochs=value)
 
 
+def test_a_word_where_a_number_stood_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"num_epochs='abc'\. Expected a number, as 4\.0 is"):
+        load_recipe("minilm-6layers_prune80", num_epochs="abc")
+    blocks = load_recipe("minilm-6layers_prune80", mask_type="block4", num_epochs="2")
+    assert (blocks.num_epochs, blocks.variables["mask_type"]) == (2.0, "block4")
+
+
 @pytest.mark.parametrize(
     "attack",
     [

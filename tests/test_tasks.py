@@ -285,6 +285,8 @@ def damaged_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "mixed.json": (b'[{"text":"a","label":0},{"text":"b","label":"x"}]', "not a readable"),
         "ragged.csv": (b"text,label\na,0\nb,1,2,3\n", "not a readable .csv"),
         "commas.csv": (b"text,label\nwell, a,0\nso, b,1\n", "more columns than its header"),
+        "semicolons.csv": (b"text;label\na, b;0\n", "Expected commas between columns, not ';'"),
+        "spreadsheet.tsv": (b"text,label;x\na,0;b\n", "Expected tabs between columns, not ';'"),
         "notes.txt": (b"text,label\na,0\n", "ends in .csv, .tsv, .json or .jsonl"),
         "unlabelled.csv": (b"text,label\na,x\nb,\nc,y\n", r"1 train rows have no 'label'.*row 2"),
         "null.json": (b'[{"text":"a","label":"x"},{"text":"b","label":null}]', "row 2"),

@@ -1,12 +1,10 @@
 """Export a finished checkpoint to ONNX and prove the export."""
 
-import json
-from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers.commands import FLAG_FILES, given, parse, print_json, with_first
+from helpers.commands import FLAG_FILES, parse, print_json, with_first
 from helpers.commands.arguments import (
     FORMAT_HELP,
     DataArguments,
@@ -14,12 +12,10 @@ from helpers.commands.arguments import (
     TextArguments,
     flag,
 )
+from helpers.commands.recorded import recorded_flags, recorded_of
 from helpers.commands.running import refuse_export
 from helpers.errors import UserError
 from helpers.stops import Checkpoint, refuse_occupied
-
-# Flags that say which data is meant; one of them typed, and those of the run do not count.
-PLACES = ("dataset_name", "task_name", "train_file", "validation_file")
 
 
 @dataclass
@@ -63,28 +59,9 @@ def main(argv: list[str]) -> int:
 
 def recorded_data(argv: list[str]) -> tuple[type[DataArguments], dict[str, Any]]:
     """Return the flags that name the data of a checkpoint, and what it says about them itself."""
-    run = recorded(given(argv, "model_name_or_path").get("model_name_or_path"))
+    run = recorded_of(argv)
     data_type = data_arguments(run.get("kind"))
     return data_type, recorded_flags(run, data_type, argv)
-
-
-def recorded_flags(
-    run: dict[str, Any], data_type: type[DataArguments], argv: list[str]
-) -> dict[str, Any]:
-    """Return what a checkpoint says about its data; not where it lies, if that is typed."""
-    named = {"dataset_name": run.get("task")} | run.get("data", {})
-    known = run if given(argv, *PLACES) else named | run
-    return {f.name: known[f.name] for f in fields(data_type) if f.name in known}
-
-
-def recorded(folder: str | None) -> dict[str, Any]:
-    """Return what a checkpoint says about itself, so that no flag has to say it again."""
-    note = Path(folder or "") / "run.json"
-    if not note.is_file():
-        return {}  # `Checkpoint.load` will say what is wrong with it.
-    with suppress(ValueError):
-        return json.loads(note.read_text())
-    return {}
 
 
 def data_arguments(kind: str | None) -> type[DataArguments]:

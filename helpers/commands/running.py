@@ -12,6 +12,7 @@ from helpers.commands.arguments import (
     ModelArguments,
     recipe_variables,
 )
+from helpers.commands.recorded import recorded, recorded_flags, recorded_of
 from helpers.commands.refused_flags import check_flags
 from helpers.errors import UserError
 from helpers.stops import Checkpoint, refuse_occupied
@@ -88,8 +89,6 @@ def load(
     data: DataArguments, model: ModelArguments, args: "TrainingArguments", trains: bool
 ) -> "Task":
     """Return the data; where nothing is trained, only what is measured, with the model's labels."""
-    from helpers.commands.export import recorded
-
     if trains:
         return replace(data.load_for(model, args), origin=data.origin())
     known = recorded(model.model_name_or_path).get("labels", [])
@@ -146,12 +145,7 @@ def recorded_settings(argv: list[str], data_type: type[DataArguments]) -> dict[s
     What is typed goes before it. Without it, a flag left out would ask in the command's own way, at
     a length say that the model was not trained for.
     """
-    from helpers.commands.export import recorded, recorded_flags
-
-    if will_train(argv):
-        return {}
-    run = recorded(given(argv, "model_name_or_path").get("model_name_or_path"))
-    return recorded_flags(run, data_type, argv)
+    return {} if will_train(argv) else recorded_flags(recorded_of(argv), data_type, argv)
 
 
 def use_cache(argv: list[str]) -> None:
