@@ -5,9 +5,12 @@ own. DeepSparse runs that in int8; OpenVINO and ONNX Runtime run it slower than 
 look for DequantizeLinear before both inputs of an ordinary MatMul.
 
 How: each chain MatMulInteger, (Add), Cast, Mul becomes DequantizeLinear on both inputs, MatMul,
-(Add). Weights stay int8 with the scales that QAT has learnt; what was zero is stored as 0.
+(Add). Weights stay int8 with the scales that QAT has learnt; what was zero is stored as 0. What QAT
+rounds twice with nothing between but a move is rounded the second time only: engines
+would compute both.
 """
 
+import graphlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +39,7 @@ def to_qdq(model: "onnx.ModelProto") -> "onnx.ModelProto":
 
     made = onnx.ModelProto()
     made.CopyFrom(model)
+    rounded_once(made.graph)
     wires = Wiring.of(made.graph)
     # By output: several products read one activation, and it is dequantized once.
     nodes: dict[str, Node] = {}
@@ -52,6 +56,54 @@ def to_qdq(model: "onnx.ModelProto") -> "onnx.ModelProto":
     put(made.graph, list(nodes.values()), stored)
     onnx.checker.check_model(made)
     return made
+
+
+def rounded_once(graph: "onnx.GraphProto") -> None:
+    """Leave out the first rounding of what is rounded, moved, and rounded again."""
+    wires, gone = Wiring.of(graph), []
+    for node in graph.node:
+        moved = ("DequantizeLinear", "Transpose", "Reshape", "QuantizeLinear")
+        if node.op_type == "QuantizeLinear" and (rest := after(wires, node, *moved)):
+            pass_by(wires, node, rest[0])
+            gone += [node, rest[0]]
+    if gone:
+        finish(graph, [], gone)
+
+
+def pass_by(wires: Wiring, first: "Node", last: "Node") -> None:
+    """Give those that read the result of the last operator what the first one reads."""
+    for user in wires.users[last.output[0]]:
+        user.input[list(user.input).index(last.output[0])] = first.input[0]
+
+
+def after(wires: Wiring, node: "Node", *kinds: str) -> list["Node"]:
+    """Return the operators that follow one, each the only one of its kind; empty if they do not."""
+    found = [node]
+    for kind in kinds:
+        users = [user for user in wires.users.get(found[-1].output[0], []) if user.op_type == kind]
+        if len(users) != 1:
+            return []
+        found += users
+    return found[1:]
+
+
+def finish(
+    graph: "onnx.GraphProto", new: list["Node"], gone: list["Node"], **stored: np.ndarray
+) -> None:
+    """Put new operators and tensors into a graph, take others out, and order what is left."""
+    from onnx import numpy_helper
+
+    leaves = {id(node) for node in gone}
+    nodes = [node for node in graph.node if id(node) not in leaves] + new
+    made = {name: place for place, node in enumerate(nodes) for name in node.output}
+    needs = {
+        place: [made[name] for name in node.input if name in made]
+        for place, node in enumerate(nodes)
+    }
+    order = graphlib.TopologicalSorter(needs).static_order()
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    tensors |= {name: numpy_helper.from_array(array, name) for name, array in stored.items()}
+    put(graph, [nodes[place] for place in order], tensors)
 
 
 def put(graph: "onnx.GraphProto", nodes: list["Node"], stored: dict[str, "Tensor"]) -> None:

@@ -127,6 +127,16 @@ def sparse_int8(dense: Checkpoint, tiny_task: Task, stops_folder: Path) -> Check
     )
 
 
+@pytest.fixture(scope="session")
+def integer(sparse_int8: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the tiny sparse int8 model as SparseML exports it."""
+    from helpers import export, models
+
+    file = tmp_path_factory.mktemp("integer") / "model.onnx"
+    export.write_graph(models.load_model(sparse_int8), file, quantized=True)
+    return file
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Two threads that wait for each other's crumbs are ten times slower on a busy machine."""

@@ -102,3 +102,16 @@ def texts(
     if "position_ids" in found:
         found["position_ids"][:] = np.arange(tokens)
     return found
+
+
+def logits(file: Path) -> np.ndarray:
+    """Return ONNX Runtime's logits for two fixed texts."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    ids = np.random.default_rng(0).integers(1000, 5000, (2, 12))
+    ones = np.ones_like(ids)
+    feed = {"input_ids": ids, "attention_mask": ones, "token_type_ids": 0 * ones}
+    return session.run(None, feed)[0]
