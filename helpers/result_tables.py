@@ -147,6 +147,36 @@ def profile_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def forms_table(found: dict[str, Any]) -> str:
+    """Return what each form of a graph is worth on DeepSparse, as Markdown.
+
+    A cell has the median milliseconds and how many times as fast the form is as SparseML's.
+    """
+    models = found["forms"]
+    columns = [
+        (model, batch)
+        for model, forms in models.items()
+        for batch in next(iter(forms.values()))["ms"]
+    ]
+    heads = [f"{model}, batch {batch}: ms (times as fast)" for model, batch in columns]
+    lines = [f"| form | accuracy | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
+    for form, about in models["minilm"].items():
+        cells = [form_cell(models[model], form, batch) for model, batch in columns]
+        kind = found["numbers"].get(form)
+        name = f"{form} ({kind})" if kind else form
+        lines.append(f"| {name} | {about['accuracy']:.4f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def form_cell(forms: dict[str, Any], form: str, batch: str) -> str:
+    """Return the median milliseconds of a form, and its speed against the first one's."""
+    ms = forms[form]["ms"][batch]
+    if "error" in ms:
+        return reason(ms["error"]).partition(":")[0]
+    first = next(iter(forms.values()))["ms"][batch]["median_ms"]
+    return f"{ms['median_ms']:.2f} ({first / ms['median_ms']:.2f})"
+
+
 def tasks_table(files: list[Path]) -> str:
     """Return one row for each stop of each task that the notebooks do not take, as Markdown."""
     tasks = [json.loads(file.read_text()) for file in files]

@@ -16,6 +16,7 @@ from helpers.result_tables import (
     ablations_table,
     accuracy_table,
     first_plot_line,
+    forms_table,
     idle_line,
     machine_line,
     profile_table,
@@ -41,6 +42,7 @@ WORDS = {
     "lengths": texts_table,
     "ms": profile_table,
     "seconds_to_first_plot": first_plot_line,
+    "forms": forms_table,
     "ms_idle_recipe": idle_line,
 }
 KEPT = ("metrics", "minutes", "steps", "rows", "recipe", "peak_memory_gb", "request", "finished")

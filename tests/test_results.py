@@ -240,6 +240,7 @@ def test_the_readme_says_what_the_results_say() -> None:
         "benchmark_minilm",
         "benchmark_bert-base",
         "profile_minilm",
+        "graph_forms",
         "texts_docs-library",
         "tasks",
         "sparse_transfer",
@@ -252,6 +253,25 @@ def test_the_readme_says_what_the_results_say() -> None:
         "training_profile",
     ]
     assert results.rendered(README) == README
+
+
+def speed_words(name: str) -> list[str]:
+    """Return sparse int8's speed-ups of a stored run as words: over fp32, over dense int8."""
+    rows = json.loads((results.FOLDER / f"{name}.json").read_text())["measurements"]
+    times = {(r["batch_size"], r["engine"], r["model"]): r["median_ms"] for r in rows}
+    against: list[list[float]] = [[], []]
+    for batch in (1, 16):
+        sparse = times[batch, "deepsparse", "sparse90-int8"]
+        int8 = [ms for (b, _, m), ms in times.items() if ms and b == batch and "dense-" in m]
+        against[0].append(times[batch, "onnxruntime", "dense"] / sparse)
+        against[1].append(min(int8) / sparse)
+    return [f"{a:.1f} and {b:.1f} times" for a, b in against]
+
+
+@pytest.mark.parametrize("name", ["benchmark_minilm", "benchmark_bert-base"])
+def test_the_words_about_speed_are_what_is_stored(name: str) -> None:
+    for words in speed_words(name):
+        assert words in " ".join(README.split())
 
 
 CHANCE_ON_SST2 = math.sqrt(2 * 0.88 * 0.12 / 872)  # standard error of a difference
