@@ -15,6 +15,8 @@ NOISE = {
     r"^RuntimeError: (?:NM: error: )?": "",
     # ONNX Runtime: the number and the name of the error, whose class has been named already.
     r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ": "",
+    # All: the folder of the private copy that they were given, which is gone when this is read.
+    r"(?:/[\w.-]+)*/engine-\w+/": "",
     # OpenVINO: where in its source it noticed. What it noticed comes behind that.
     r"Exception from [\w/.-]+:\d+:\s*": "",
     r"Check '.*?' failed at [\w/.-]+:\d+:\s*": "",

@@ -177,7 +177,8 @@ def as_yaml(value: Variable, old: yaml.ScalarNode, what: str) -> str:
         try:
             value = float(value)
         except ValueError:
-            if old.tag.endswith((":int", ":float")):
+            # An expression is looked at by `refuse_code`.
+            if old.tag.endswith((":int", ":float")) and not value.startswith("eval("):
                 expected = f"Expected a number, as {old.value} is."
                 raise UserError(f"{what}={value!r}. {expected}") from None
             return yaml.safe_dump(value, width=math.inf).removesuffix("\n...\n").rstrip("\n")

@@ -107,7 +107,12 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
         missing = "a dense fp32 one" if sparse else "a sparse one"
         return "\n".join([*lines, f"Nothing to compare: {missing} was not among the timed models."])
     best = min(sparse, key=lambda row: row.median_ms)
-    reasons = [skipping(best, timed), *effects(sparse, timed), *wrong_form(timed)]
+    reasons = [
+        against_int8(best, timed),
+        skipping(best, timed),
+        *effects(sparse, timed),
+        *wrong_form(timed),
+    ]
     reasons.append(instructions(best, features))
     return "\n".join([headline(best, baseline(dense)), *filter(None, reasons), *lines])
 
@@ -129,6 +134,18 @@ def headline(best: "Measurement", base: "Measurement") -> str:
     )
 
 
+def against_int8(best: "Measurement", timed: list["Measurement"]) -> str | None:
+    """Say whether the best sparse row beats the fastest dense int8, which needs no training."""
+    int8 = [row for row in timed if row.precision == "int8" and (row.sparsity or 0) < SPARSE_FROM]
+    if not int8:
+        return None
+    rival = min(int8, key=lambda row: row.median_ms)
+    return (
+        f"The fastest dense int8: {describe(rival)}, {rival.median_ms:.1f} ms. "
+        f"Against it the best sparse one is: {compare(best, rival)}."
+    )
+
+
 def describe(row: "Measurement") -> str:
     """Name a row: model, zeros and precision, engine."""
     return f"{row.model} ({row.sparsity or 0:.0%} zeros, {row.precision}) on {row.engine}"
@@ -141,8 +158,7 @@ def skipping(best: "Measurement", timed: list["Measurement"]) -> str | None:
     ]
     if not skips:
         return (
-            "Zeros could not help: of these engines only DeepSparse skips them, and it timed "
-            "no sparse model here."
+            "Zeros could not help: only DeepSparse skips them, and it timed no sparse model here."
         )
     worst = min(skips, key=lambda row: row.supported_fraction or 0)
     share = worst.supported_fraction or 0

@@ -234,6 +234,8 @@ def test_speed_up_in_words() -> None:
 
 def test_verdict_where_the_sparse_model_wins() -> None:
     text = verdict([DENSE, DENSE_INT8, SPARSE, SPARSE_ORT], GOOD_CPU)
+    assert "dense_int8 (0% zeros, int8) on deepsparse, 4.0 ms" in text
+    assert "Against it the best sparse one is: 2.0 times as fast." in text
     assert "5.0 times as fast" in text
     assert "2.0 ms against dense_int8 4.0 ms, 2.0 times as fast" in text
     assert "onnxruntime, zeros and int8" in text and "multiplies zeros" in text

@@ -197,6 +197,7 @@ def test_of_an_export_in_both_forms_every_engine_gets_its_own(tmp_path: Path) ->
         (["m.onnx"], "There is no model m.onnx"),
         (["m.onnx", "--output", "."], "--output . is a folder"),
         (["m.onnx", "--output", "afile/new/x.json"], "afile is no folder to write in"),
+        (["m.onnx", "--output", "/proc/x.json"], "/proc is no folder to write in"),
         (["m.onnx", "--plot", "afile/x.png"], "afile is no folder to write in"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value) or "nothing",

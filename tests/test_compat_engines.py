@@ -82,6 +82,11 @@ def test_last_words(code: int | None, said: str, expected: str) -> None:
     assert ("fault of the engine" in found) == ("Traceback" not in said)
 
 
+def test_the_folder_of_the_private_copy_is_left_out() -> None:
+    said = "Load model from /tmp/a.b/engine-o2e_d8yr/model.onnx failed"
+    assert compat_engines.refusal(said) == "Load model from model.onnx failed"
+
+
 def test_what_an_engine_did_not_say_by_itself_is_left_alone() -> None:
     plain = "ValueError: shape (2, 3) differs from a::b (see docs/x.md: 12)"
     assert compat_engines.refusal(plain) == plain

@@ -88,6 +88,8 @@ def main(argv: list[str]) -> int:
     ]
     table = benchmark.as_table(found)
     print(readable(table).to_string(index=False), "\n")
+    if asked.scenario == "async":
+        print("Calls overlap: ms are those of all calls divided by their number, no latencies.\n")
     print_left_out(asked.models, asked.engines)
     words_for_it = benchmark.verdict(found, features)
     print(words_for_it)
