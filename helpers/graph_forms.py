@@ -42,13 +42,7 @@ def rewritten(model: "onnx.ModelProto", form: str) -> "onnx.ModelProto":
     Raises:
         KeyError: for a form there is none of.
     """
-    import onnx
-
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    FORMS[form].rewrite(made.graph)
-    onnx.checker.check_model(made)
-    return made
+    return portable.rewritten(model, FORMS[form].rewrite)
 
 
 def products(graph: "Graph", wires: Wiring, *, weights: bool) -> Iterator["Node"]:
@@ -64,7 +58,7 @@ def around_zero(graph: "Graph") -> None:
     for node in products(graph, wires, weights=True):
         weight, zero = (values(wires.stored[node.input[place]]) for place in (1, 3))
         name = f"{node.input[1]}_around_zero"
-        arrays[name] = (weight.astype(np.int16) - zero).astype(np.int8)
+        arrays[name] = portable.around_zero(name, weight, zero)
         node.input[1], node.input[3] = name, "zero_of_weights"
     finish(graph, [], [], **arrays)
 
@@ -117,12 +111,7 @@ def float_attention(graph: "Graph") -> None:
 
 def unrounded(graph: "Graph") -> None:
     """Leave out the rounding of attention's results, which are floats again right behind it."""
-    wires, gone = Wiring.of(graph), []
-    for node in graph.node:
-        if node.op_type == "QuantizeLinear" and (back := after(wires, node, "DequantizeLinear")):
-            portable.pass_by(wires, node, back[0])
-            gone += [node, *back]
-    finish(graph, [], gone)
+    portable.leave_unrounded(graph, "DequantizeLinear")
 
 
 def one_product(graph: "Graph") -> None:
@@ -214,6 +203,7 @@ def without_softmax(graph: "Graph") -> None:
 
 
 FORMS = {
+    "QDQ": Form(portable.as_qdq, NEAR),
     "weights around zero": Form(around_zero, SAME),
     "rounded before moved": Form(rounded_first, SAME),
     "rounded by the product": Form(quantized_results, SAME),

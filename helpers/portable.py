@@ -11,6 +11,7 @@ would compute both.
 """
 
 import graphlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,16 +36,30 @@ def to_qdq(model: "onnx.ModelProto") -> "onnx.ModelProto":
     Raises:
         UserError: a product is not written as SparseML writes it.
     """
+    return rewritten(model, as_qdq)
+
+
+def rewritten(
+    model: "onnx.ModelProto", rewrite: Callable[["onnx.GraphProto"], None]
+) -> "onnx.ModelProto":
+    """Return a copy of a model with its graph rewritten, and checked."""
     import onnx
 
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    rounded_once(made.graph)
-    wires = Wiring.of(made.graph)
+    rewrite(made.graph)
+    onnx.checker.check_model(made)
+    return made
+
+
+def as_qdq(graph: "onnx.GraphProto") -> None:
+    """Do what `to_qdq` says to a graph itself."""
+    rounded_once(graph)
+    wires = Wiring.of(graph)
     # By output: several products read one activation, and it is dequantized once.
     nodes: dict[str, Node] = {}
-    stored, replaced = {tensor.name: tensor for tensor in made.graph.initializer}, set()
-    for node in made.graph.node:
+    stored, replaced = {tensor.name: tensor for tensor in graph.initializer}, set()
+    for node in graph.node:
         if node.op_type == "MatMulInteger":
             rest = behind(wires, node)
             new, tensors = qdq_product(wires, node, rest)
@@ -53,27 +68,25 @@ def to_qdq(model: "onnx.ModelProto") -> "onnx.ModelProto":
             stored |= {tensor.name: tensor for tensor in tensors}
         elif node.output[0] not in replaced:
             nodes[node.output[0]] = node
-    put(made.graph, list(nodes.values()), stored)
-    onnx.checker.check_model(made)
-    return made
+    put(graph, list(nodes.values()), stored)
 
 
 def rounded_once(graph: "onnx.GraphProto") -> None:
     """Leave out the first rounding of what is rounded, moved, and rounded again."""
+    leave_unrounded(graph, "DequantizeLinear", "Transpose", "Reshape", "QuantizeLinear")
+
+
+def leave_unrounded(graph: "onnx.GraphProto", back: str, *then: str) -> None:
+    """Leave out every rounding that is followed by its way back to float, and then by these."""
     wires, gone = Wiring.of(graph), []
     for node in graph.node:
-        moved = ("DequantizeLinear", "Transpose", "Reshape", "QuantizeLinear")
-        if node.op_type == "QuantizeLinear" and (rest := after(wires, node, *moved)):
-            pass_by(wires, node, rest[0])
+        rest = after(wires, node, back, *then) if node.op_type == "QuantizeLinear" else []
+        if rest:
             gone += [node, rest[0]]
+            for user in wires.users[rest[0].output[0]]:
+                user.input[list(user.input).index(rest[0].output[0])] = node.input[0]
     if gone:
         finish(graph, [], gone)
-
-
-def pass_by(wires: Wiring, first: "Node", last: "Node") -> None:
-    """Give those that read the result of the last operator what the first one reads."""
-    for user in wires.users[last.output[0]]:
-        user.input[list(user.input).index(last.output[0])] = first.input[0]
 
 
 def after(wires: Wiring, node: "Node", *kinds: str) -> list["Node"]:
@@ -192,16 +205,25 @@ def signed(name: str, weights: np.ndarray, zero: np.ndarray, scale: np.ndarray) 
     """Return weights as int8 around 0, their scale and their zero point, as stored tensors."""
     from onnx import numpy_helper
 
-    around_zero = weights.astype(np.int16) - zero.astype(np.int16)
-    low, high = np.iinfo(np.int8).min, np.iinfo(np.int8).max
-    if around_zero.min() < low or around_zero.max() > high:
-        raise UserError(
-            f"{name} holds steps from {around_zero.min()} to {around_zero.max()} around its zero "
-            f"point; int8 has {low} to {high}. Train it with symmetric weights."
-        )
     arrays = {
-        "int8": around_zero.astype(np.int8),
+        "int8": around_zero(name, weights, zero),
         "scale": scale.astype(np.float32),
         "zero_point": np.zeros_like(scale, np.int8),
     }
     return [numpy_helper.from_array(array, f"{name}_{kind}") for kind, array in arrays.items()]
+
+
+def around_zero(name: str, weights: np.ndarray, zero: np.ndarray) -> np.ndarray:
+    """Return weights as int8 steps around their zero point.
+
+    Raises:
+        UserError: they are more than int8 has.
+    """
+    steps = weights.astype(np.int16) - zero.astype(np.int16)
+    low, high = np.iinfo(np.int8).min, np.iinfo(np.int8).max
+    if steps.min() < low or steps.max() > high:
+        raise UserError(
+            f"{name} holds steps from {steps.min()} to {steps.max()} around its zero "
+            f"point; int8 has {low} to {high}. Train it with symmetric weights."
+        )
+    return steps.astype(np.int8)

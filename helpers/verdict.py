@@ -97,8 +97,8 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
     batch_size = min((row.batch_size for row in measurements), default=1)
     rows = [row for row in measurements if row.batch_size == batch_size]
     timed = [row for row in rows if row.error is None]
-    sparse = [row for row in timed if (row.sparsity or 0) >= SPARSE_FROM]
-    dense = [row for row in timed if (row.sparsity or 0) < SPARSE_FROM and row.precision == "fp32"]
+    sparse = [row for row in timed if is_sparse(row)]
+    dense = [row for row in timed if not is_sparse(row) and row.precision == "fp32"]
     # Of every batch size, each reason once.
     failed = [row for row in measurements if row.error]
     lines = [f"{row.model} on {row.engine} could not be timed: {row.error}" for row in failed]
@@ -115,6 +115,11 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
     ]
     reasons.append(instructions(best, features))
     return "\n".join([headline(best, baseline(dense)), *filter(None, reasons), *lines])
+
+
+def is_sparse(row: "Measurement") -> bool:
+    """Tell whether a row's model has zeros enough to speak of them."""
+    return (row.sparsity or 0) >= SPARSE_FROM
 
 
 def baseline(dense: list["Measurement"]) -> "Measurement":
@@ -136,7 +141,7 @@ def headline(best: "Measurement", base: "Measurement") -> str:
 
 def against_int8(best: "Measurement", timed: list["Measurement"]) -> str | None:
     """Say whether the best sparse row beats the fastest dense int8, which needs no training."""
-    int8 = [row for row in timed if row.precision == "int8" and (row.sparsity or 0) < SPARSE_FROM]
+    int8 = [row for row in timed if not is_sparse(row) and row.precision == "int8"]
     if not int8:
         return None
     rival = min(int8, key=lambda row: row.median_ms)
@@ -153,9 +158,7 @@ def describe(row: "Measurement") -> str:
 
 def skipping(best: "Measurement", timed: list["Measurement"]) -> str | None:
     """Say whether an engine that skips zeros took part, and with how much of the model."""
-    skips = [
-        row for row in timed if row.engine == "deepsparse" and (row.sparsity or 0) >= SPARSE_FROM
-    ]
+    skips = [row for row in timed if row.engine == "deepsparse" and is_sparse(row)]
     if not skips:
         return (
             "Zeros could not help: only DeepSparse skips them, and it timed no sparse model here."

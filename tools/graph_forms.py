@@ -23,7 +23,6 @@ from helpers import (
     export_proof,
     graph_forms,
     path,
-    portable,
     result_tables,
     results,
     tasks,
@@ -40,7 +39,7 @@ BATCH_SIZES = {"minilm": (1, 16), "bert-base": (1,)}
 def write_forms(file: Path, folder: Path) -> dict[str, Path]:
     """Write a model's graph in every form; return name to file."""
     model = onnx.load(str(file))
-    made = {graph_forms.FIRST: model, "QDQ": portable.to_qdq(model)}
+    made = {graph_forms.FIRST: model}
     made |= {form: graph_forms.rewritten(model, form) for form in graph_forms.FORMS}
     files = {form: folder / f"{number}.onnx" for number, form in enumerate(made)}
     for form, file in files.items():
@@ -90,8 +89,7 @@ def main() -> None:
         "minilm": every_form(trained, "minilm", scored=True),
         "bert-base": every_form(BERT_BASE, "bert-base", scored=False),
     }
-    numbers = {"QDQ": graph_forms.NEAR}
-    numbers |= {form: about.numbers for form, about in graph_forms.FORMS.items()}
+    numbers = {form: about.numbers for form, about in graph_forms.FORMS.items()}
     content = {"forms": models, "numbers": numbers, **environment.describe()}
     content["proof_rows"] = tiers.current().proof_examples
     print(result_tables.forms_table(content))
