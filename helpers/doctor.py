@@ -175,7 +175,7 @@ def memory_and_disk() -> Iterator[Finding]:
     existing = environment.existing_part(folder)
     free = shutil.disk_usage(existing).free / 2**30
     what = f"disk: {free:.0f} GB free for {folder.name}/"
-    if not os.access(existing, os.W_OK):
+    if not environment.can_write(existing):
         yield Finding(
             "FAIL", f"disk: {existing.name}/ is read-only", "Set TUTORIAL_RUNS elsewhere."
         )

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -50,6 +51,17 @@ def existing_part(folder: Path) -> Path:
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
+def can_write(folder: Path) -> bool:
+    """Tell whether files can be made in a folder that is there."""
+    if not os.access(folder, os.W_OK):
+        return False
+    try:  # Root may write anywhere by its rights, and still not into /sys.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
+
+
 def check_writable(folder: Path) -> None:
     """Refuse to begin what could not be kept in the end.
 
@@ -57,7 +69,7 @@ def check_writable(folder: Path) -> None:
         UserError: if the folder, or the one it would be made in, cannot be written to.
     """
     there = existing_part(folder)
-    if not os.access(there, os.W_OK):
+    if not can_write(there):
         raise UserError(
             f"{folder} is to be written, and {there} cannot be written to. "
             "Set TUTORIAL_RUNS to a folder of yours."

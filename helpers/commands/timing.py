@@ -1,6 +1,5 @@
 """What the commands that time models have in common: names of models, numbers, places for files."""
 
-import tempfile
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,11 +103,8 @@ def check_place(name: str, file: str | None, *, picture: bool = False) -> None:
     if Path(file).is_dir():
         raise UserError(f"--{name} {file} is a folder. Expected the name of a file.")
     above = environment.existing_part(Path(file).absolute().parent)
-    try:  # Root may write anywhere by its rights, and still not into /sys.
-        tempfile.TemporaryFile(dir=above).close()
-    except OSError:
-        message = f"--{name} {file}: {above} is no folder to write in. Name another place."
-        raise UserError(message) from None
+    if not environment.can_write(above):
+        raise UserError(f"--{name} {file}: {above} is no folder to write in. Name another place.")
     if picture and Path(file).suffix.lower() not in PICTURES:
         raise UserError(f"--{name} {file}: expected a name that ends in {', '.join(PICTURES)}.")
 
