@@ -109,7 +109,7 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
     best = min(sparse, key=lambda row: row.median_ms)
     reasons = [
         against_int8(best, timed),
-        skipping(best, timed),
+        skipping(timed),
         *effects(sparse, timed),
         *wrong_form(timed),
     ]
@@ -156,7 +156,7 @@ def describe(row: "Measurement") -> str:
     return f"{row.model} ({row.sparsity or 0:.0%} zeros, {row.precision}) on {row.engine}"
 
 
-def skipping(best: "Measurement", timed: list["Measurement"]) -> str | None:
+def skipping(timed: list["Measurement"]) -> str | None:
     """Say whether an engine that skips zeros took part, and with how much of the model."""
     skips = [row for row in timed if row.engine == "deepsparse" and is_sparse(row)]
     if not skips:

@@ -330,7 +330,7 @@ def test_a_cell_costs_little_more(version: str) -> None:
     with bridged(version) as behind:
         passed_on = median_seconds(behind)
     print(f"{version}: {plain * 1000:.1f} ms, by the bridge {passed_on * 1000:.1f} ms")
-    assert passed_on - plain < 0.05
+    assert passed_on < 10 * plain  # about 1.4 here; a bridge that polls every 0.1 s is beyond it
 
 
 def test_a_path_with_spaces_and_umlauts_will_do(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def check(asked: BenchmarkArguments) -> None:
     """
     from helpers import quality
 
-    check_shared("benchmark", asked, {"rounds": 1, "warmup": 0})
+    check_shared("benchmark", asked, {"rounds": 1, "warmup": 0, "max_seconds": 0})
     for name in ("sequence_length", "batch_sizes"):
         whole(name, getattr(asked, name))
     for name in ("bubbles", "roofline"):

@@ -27,14 +27,25 @@ def whole(name: str, texts: list[str]) -> list[int]:
     """Read a flag's whole numbers.
 
     Raises:
-        UserError: one is no number, or below 1.
+        UserError: one is no number, below 1, or there twice.
     """
+    check_once(name, split(texts))
     for text in split(texts):
         if not text.isdecimal() or int(text) < 1:
             raise UserError(
                 f"--{name} has {text!r}. Expected whole numbers of 1 or more, such as 1,16."
             )
     return [int(text) for text in split(texts)]
+
+
+def check_once(name: str, words: list[str]) -> None:
+    """Refuse a flag that has one word twice: it would be timed twice, beside itself.
+
+    Raises:
+        UserError: naming the flag and the word.
+    """
+    if twice := [word for word in words if words.count(word) > 1]:
+        raise UserError(f"--{name} has {twice[0]} twice. Give it once.")
 
 
 def named(models: list[str]) -> dict[str, Path]:
@@ -84,8 +95,9 @@ def check_shared(command: str, asked: Any, numbers: dict[str, int]) -> None:  # 
         raise UserError(f"Nothing to time. Expected: python -m helpers {command} MODEL [MODEL ...]")
     if unknown := [name for name in split(asked.engines) if name not in ENGINES]:
         raise UserError(f"No engine {unknown[0]!r}. Expected some of {', '.join(ENGINES)}.")
+    check_once("engines", split(asked.engines))
     for name, least in numbers.items():
-        if getattr(asked, name) < least:
+        if (getattr(asked, name) or 0) < least:
             raise UserError(f"--{name} is {getattr(asked, name)}. Expected {least} or more.")
     check_place("output", asked.output)
     check_place("plot", asked.plot, picture=True)
