@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 
 from helpers import environment
@@ -89,4 +90,6 @@ def complain(message: str) -> None:
 
 
 if __name__ == "__main__":
+    # `kill`, `timeout` and a batch system's end of time stop a run as Ctrl-C does, leaving nothing.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

@@ -355,8 +355,11 @@ def test_a_killed_run_leaves_nothing_finished_and_runs_again(
     Checkpoint.load(tmp_path / "out" / "run")
 
 
-def test_an_interrupted_run_keeps_nothing(running: subprocess.Popen, tmp_path: Path) -> None:
-    running.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM], ids=lambda kind: kind.name)
+def test_an_interrupted_run_keeps_nothing(
+    running: subprocess.Popen, tmp_path: Path, kind: signal.Signals
+) -> None:
+    running.send_signal(kind)
     _, message = running.communicate(timeout=60)
     assert running.returncode == 130, message
     assert message.splitlines()[-1].startswith("interrupted: nothing unfinished counts as finished")
