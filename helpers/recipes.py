@@ -33,6 +33,11 @@ __all__ = [
     "with_distillation",
 ]
 _GLOBAL = {"GlobalMagnitudePruningModifier"}
+# Settings of any modifier that are numbers, with what stands behind them on their line.
+NUMBERS = re.compile(
+    r"^[ -]+(\w+_epoch|update_frequency|(?:init|final)_(?:sparsity|lr)): *([^\s#{\[]+)",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,25 @@ def make_manager(text: str, name: str) -> "ScheduledModifierManager":
     try:
         return ScheduledModifierManager.from_yaml(text)
     except Exception as error:  # noqa: BLE001 - modifiers raise anything on bad settings
-        raise UserError(f"{name}: {reason(error)}") from None
+        raise UserError(f"{name}: {no_number(text) or reason(error)}") from None
+
+
+def no_number(text: str) -> str | None:
+    """Name the first setting that should be a number and is none; SparseML says only `str`."""
+    for setting, value in NUMBERS.findall(text):
+        value = value.strip("'\"")
+        if not value.startswith("eval(") and not is_number(value):
+            return f"{setting} is {value!r}. Expected a number, or eval() of the variables."
+    return None
+
+
+def is_number(value: str) -> bool:
+    """Tell whether YAML's text is one."""
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def reason(error: Exception) -> str:

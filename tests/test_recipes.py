@@ -655,6 +655,17 @@ def test_value_that_is_none(value: object) -> None:
         load_recipe("minilm-6layers_prune80", num_epochs=value)
 
 
+@pytest.mark.parametrize(
+    "line", ["update_frequency: often", "final_sparsity: most", "start_epoch: '1e'"]
+)
+def test_a_setting_that_is_no_number_is_named(tmp_path: Path, line: str) -> None:
+    setting = line.split(":")[0]
+    whole = recipe_text.find_recipe("minilm-6layers_prune80").read_text()
+    text = re.sub(rf"(?<=      ){setting}: .*", line, whole)
+    with pytest.raises(UserError, match=rf"{setting} is .*\. Expected a number"):
+        load_recipe(write(tmp_path, text, "a.md"))
+
+
 def test_a_word_where_a_number_stood_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"num_epochs='abc'\. Expected a number, as 4\.0 is"):
         load_recipe("minilm-6layers_prune80", num_epochs="abc")
