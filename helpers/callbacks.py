@@ -5,10 +5,14 @@ from typing import Any
 import torch
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 
 from helpers import compat, processes
+
+# Answering the validation rows is silent for as long.
+QUIET_SECONDS = 5.0
 
 
 class SharedLearningRate(TrainerCallback):
@@ -53,9 +57,22 @@ class EpochLines(ProgressCallback):
             self.training_bar = tqdm(total=state.max_steps, desc="training", unit="step")
 
     def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: DataLoader | None = None,
+        **kwargs: Any,
     ) -> None:
-        """Leave the bar as it is while validation rows are answered."""
+        """Open a second bar where answering the validation rows takes longer than a moment."""
+        if eval_dataloader is None or not state.is_world_process_zero:
+            return
+        if self.prediction_bar is None:
+            total = len(eval_dataloader)
+            self.prediction_bar = tqdm(
+                total=total, desc="validation", unit="batch", leave=False, delay=QUIET_SECONDS
+            )
+        self.prediction_bar.update(1)
 
     def on_log(
         self,
@@ -73,4 +90,5 @@ class EpochLines(ProgressCallback):
             for name, value in logs.items()
             if name.startswith("eval_") and not name.endswith(("runtime", "per_second"))
         ]
+        self.on_evaluate(args, state, control)  # closes its bar, or `write` would draw it once more
         tqdm.write(f"epoch {logs['epoch']:g}: validation {', '.join(scores)}")

@@ -1,6 +1,7 @@
 """Training: what it promises holds, and each check fails when its fault is put in."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import helpers
-from helpers import engine_child, models, requests, sparsity, trainer
+from helpers import callbacks, engine_child, models, requests, sparsity, trainer
 from helpers.errors import ProofError, UserError
 from helpers.recipe_modifier import PruningTarget
 from helpers.stops import Checkpoint
@@ -288,6 +289,22 @@ def test_a_reader_sees_a_bar_and_a_line_an_epoch(
     assert "validation loss" in lines[0]
     assert "16/16" in output.err
     assert "accuracy" in lines[1]
+    assert "validation:" not in output.err  # so few rows are answered at once
+
+
+def test_a_long_validation_has_a_bar_of_its_own(
+    tiny_task: Task,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SQuAD's 10,570 questions take minutes on a CPU, in which the training's bar stands still."""
+    monkeypatch.setattr(callbacks, "QUIET_SECONDS", 0.0)
+    few = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 1, "max_steps": 1}
+    helpers.fine_tune(tiny_task, tiny_model, tmp_path / "long", **few)
+    rows = len(tiny_task.validation)
+    assert re.search(rf"validation: .*\b\d+/{rows}\b", capsys.readouterr().err)
 
 
 def test_the_learning_rate_is_the_recipes(pruned: Checkpoint) -> None:
