@@ -8,7 +8,6 @@ or a checkpoint (for torch). NAME=PATH names it.
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from helpers.commands import parse, print_json, with_first
@@ -173,7 +172,7 @@ def readable(table: "pd.DataFrame") -> "pd.DataFrame":
     slowest = {(row.sequence_length, row.batch_size): row for row in rows if row.error is None}
     table = table.assign(
         against=[
-            shorten(row.error, 60)
+            "failed, see below"
             if row.error
             else str(compare(row, slowest[row.sequence_length, row.batch_size]))
             for row in rows
