@@ -343,6 +343,21 @@ def test_the_words_about_the_gpu_are_what_is_stored() -> None:
     assert f"{100 * (short['stsb', 'prune80'] - score['stsb', 'prune80']):.1f}" == "1.3"
 
 
+def test_the_words_about_squad_are_what_is_stored() -> None:
+    words = " ".join(README.split())
+    stops = json.loads((results.FOLDER / "squad_full.json").read_text())["stops"]
+    dense, sparse, int8 = (
+        stops[name]["metrics"] for name in ("dense", "prune80", "prune80_quant_distill")
+    )
+    assert f"keeps {int8['f1'] / dense['f1']:.3f} of its dense F1 at 80 % and int8" in words
+    assert f"Int8 alone takes {100 * (sparse['f1'] - int8['f1']):.1f} points of it" in words
+    exact = (dense["exact_match"], sparse["exact_match"], int8["exact_match"])
+    assert "Exact match is {:.3f} dense, {:.3f} at 80 % and {:.3f} in int8".format(*exact) in words
+    epochs = sum(stops[n]["request"]["epochs"] for n in ("prune80", "prune80_quant_distill"))
+    rows = stops["prune80"]["rows"]["train"]
+    assert f"{epochs:g} epochs of {rows:,} questions had to do" in words
+
+
 def test_ways_of_pruning_are_averaged_over_their_seeds() -> None:
     found = {
         name: {"metrics": {"accuracy": accuracy}}
