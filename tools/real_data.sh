@@ -17,6 +17,7 @@ PLACE=${TUTORIAL_RUNS:-runs}/$TASK/full
 # few the recipes' own learning rates, 4e-4 and 3e-4, are too high: on STS-B the model collapses in the first epoch.
 # MRPC is pruned with the Optimal BERT Surgeon: by magnitude it keeps 0.90 of the dense accuracy only.
 PRUNE_RATE=4e-4 QUANT_RATE=3e-4 PRUNER=minilm-6layers_prune80 LEVEL= HARDNESS=0.5
+START=minilm MEASURED=epoch
 case $TASK in
 mrpc)
     COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=5 PRUNE=10 QUANT=3 PRUNE_RATE=1e-4 QUANT_RATE=1e-4
@@ -25,7 +26,12 @@ mrpc)
 stsb) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=4 PRUNE=8 QUANT=2 PRUNE_RATE=1e-4 QUANT_RATE=1e-4 ;;
 conll2003) COMMAND=run_ner LENGTH=128 BATCH=16 RATE=1e-4 DENSE=3 PRUNE=4 QUANT=1 ;;
 go_emotions) COMMAND=run_glue LENGTH=64 BATCH=32 RATE=1e-4 DENSE=2 PRUNE=2 QUANT=1 PRUNE_RATE=2e-4 ;;
-squad) COMMAND=run_qa LENGTH=384 BATCH=16 RATE=1e-4 DENSE=2 PRUNE=1.5 QUANT=0.15 PRUNE_RATE=3e-4 QUANT_RATE=2e-4 HARDNESS=1.0 ;;
+squad)
+    COMMAND=run_qa LENGTH=384 BATCH=16 RATE=1e-4 DENSE=2 PRUNE=1.5 QUANT=0.15 PRUNE_RATE=3e-4 QUANT_RATE=2e-4
+    # It goes over its rows too few times to learn them by heart, and is trained without dropout; it is measured
+    # once, at the end, as its 10,570 questions take minutes.
+    HARDNESS=1.0 START=$PLACE/start MEASURED=no
+    ;;
 *) echo "No data set '$TASK'. Expected mrpc, stsb, conll2003, go_emotions or squad." >&2 && exit 2 ;;
 esac
 
@@ -38,9 +44,6 @@ elif [ "$TASK" = squad ]; then
     DATA_FLAGS+=(--train_file "$DATA/squad/train-part-v1.1.json,$SHIFTS/new_wiki_v1.0.json,$SHIFTS/amazon_reviews_v1.0.json"
         --validation_file "$DATA/squad/dev-v1.1.json" --doc_stride 128)
 fi
-# Measured once, at the end: SQuAD's 10,570 questions take minutes.
-MEASURED=epoch
-[ "$TASK" != squad ] || MEASURED=no
 # A score has no softened answer that could be taught (helpers/requests.py), so STS-B has no teacher.
 LAST=prune80_quant_distill TEACHER=(--distill_teacher "$PLACE/dense" --distill_hardness "$HARDNESS")
 [ "$TASK" != stsb ] || LAST=prune80_quant TEACHER=()
@@ -50,16 +53,11 @@ train() {  # STOP START FLAGS...
     shift 2
     .venv/bin/python -m helpers "$COMMAND" "${DATA_FLAGS[@]}" --model_name_or_path "$start" \
         --max_seq_length "$LENGTH" --per_device_train_batch_size "$BATCH" --learning_rate "$RATE" \
-        --evaluation_strategy "$MEASURED" --save_strategy steps --save_steps 200 --save_total_limit 1 --output_dir "$PLACE/$stop" "$@"
+        --evaluation_strategy "$MEASURED" --save_strategy steps --save_steps 200 --save_total_limit 1 \
+        --output_dir "$PLACE/$stop" "$@"
 }
 
-# SQuAD goes over its rows too few times to learn them by heart, and is trained without dropout.
-START=minilm
-if [ "$TASK" = squad ]; then
-    START=$PLACE/start
-    [ -d "$START" ] || .venv/bin/python tools/without_dropout.py "$START"
-fi
-
+[ "$START" = minilm ] || [ -d "$START" ] || .venv/bin/python tools/without_dropout.py "$START"
 train dense "$START" --num_train_epochs "$DENSE"
 train prune80 "$PLACE/dense" --recipe "$PRUNER" \
     --recipe_args "num_epochs=$PRUNE,init_lr=$PRUNE_RATE$LEVEL" "${TEACHER[@]}"

@@ -29,22 +29,23 @@ def whole(name: str, texts: list[str]) -> list[int]:
     Raises:
         UserError: one is no number, below 1, or there twice.
     """
-    check_once(name, split(texts))
-    for text in split(texts):
-        if not text.isdecimal() or int(text) < 1:
+    typed = split(texts)
+    check_once(name, typed)
+    for word in typed:
+        if not word.isdecimal() or int(word) < 1:
             raise UserError(
-                f"--{name} has {text!r}. Expected whole numbers of 1 or more, such as 1,16."
+                f"--{name} has {word!r}. Expected whole numbers of 1 or more, such as 1,16."
             )
-    return [int(text) for text in split(texts)]
+    return [int(word) for word in typed]
 
 
-def check_once(name: str, words: list[str]) -> None:
+def check_once(name: str, typed: list[str]) -> None:
     """Refuse a flag that has one word twice: it would be timed twice, beside itself.
 
     Raises:
         UserError: naming the flag and the word.
     """
-    if twice := [word for word in words if words.count(word) > 1]:
+    if twice := [word for word in typed if typed.count(word) > 1]:
         raise UserError(f"--{name} has {twice[0]} twice. Give it once.")
 
 
