@@ -25,9 +25,12 @@ from helpers import compat, compat_resume, environment, models
 from helpers.callbacks import EpochLines, SharedLearningRate, SharedRanges
 from helpers.compat_distillation import mend_hidden_states
 from helpers.compat_pruners import (
+    GradientBatches,
     gradient_batches,
     keep_constant_masks,
+    sample_as_in_training,
     select_instead_of_sorting,
+    update_curvature_in_place,
 )
 from helpers.dropout import quicken_dropout
 from helpers.errors import UserError
@@ -39,16 +42,16 @@ compat.quiet_sparseml()
 compat.round_rows_looked_up()
 mend_hidden_states()
 keep_constant_masks()
+sample_as_in_training()
 select_instead_of_sorting()
+update_curvature_in_place()
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from datasets import Dataset
     from transformers import DataCollator, PreTrainedTokenizerBase
 
-    from helpers.compat_pruners import Sample
     from helpers.recipes import Recipe
 
 # Fused AdamW and batches of like length make a step several times faster on a CPU, together with
@@ -123,7 +126,13 @@ class RecipeTrainer(ResumableTrainer):
         """Return the context of one forward pass; the Trainer asks for it at every step."""
         # Not `manager.qat_active`: that is true a whole epoch before QAT starts.
         quantizing = (self.state.epoch or 0.0) >= self.qat_start
-        if not self.autocast or not self.model.training or quantizing:
+        if not self.model.training or quantizing:
+            return nullcontext()
+        return self.precision(cache_enabled)
+
+    def precision(self, cache_enabled: bool | None = True) -> "AbstractContextManager":
+        """Return the context of what training computes: bf16 autocast, or nothing special."""
+        if not self.autocast:
             return nullcontext()
         return torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=cache_enabled)
 
@@ -148,9 +157,9 @@ class RecipeTrainer(ResumableTrainer):
         known = {k: v for k, v in inputs.items() if k in self._model_signature_columns}
         return PlainTrainer.compute_loss(self, model, known, return_outputs)
 
-    def _data_loader_builder(self, kwargs: dict[str, Any] | None = None) -> "Iterator[Sample]":
+    def _data_loader_builder(self, kwargs: dict[str, Any] | None = None) -> GradientBatches:
         """Give a pruner that asks for gradients its batches; SparseML's own builder breaks."""
-        return gradient_batches(self, kwargs)
+        return GradientBatches(gradient_batches(self, kwargs), self.precision)
 
     def log_model_sparsification(self) -> None:
         """Say nothing: the zeros are counted by our own check, not by a log line."""

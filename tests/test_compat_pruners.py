@@ -1,27 +1,35 @@
 """The pruner that asks for gradients of its own, run through SparseML's Trainer."""
 
+import time
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from datasets import Dataset
 from sparseml.pytorch.sparsification.pruning import ConstantPruningModifier
+from sparseml.pytorch.sparsification.pruning import modifier_pruning_obs as obs
 from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
+from sparseml.pytorch.utils import GradSampler
 from sparseml.transformers.sparsification import Trainer
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from transformers import BertConfig, BertForSequenceClassification
 
 from helpers import compat
 from helpers.compat_pruners import (
+    GradientBatches,
     gradient_batches,
     keep_constant_masks,
+    sample_as_in_training,
     select_instead_of_sorting,
+    update_curvature_in_place,
 )
 from helpers.recipes import load_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROWS, BATCH = 20, 2
 RECIPE = load_recipe("minilm-6layers_obs90", num_epochs=1, num_grads=3)
@@ -88,6 +96,51 @@ def test_batches_never_end_and_hold_what_the_model_takes(tmp_path: Path) -> None
         assert set(inputs) == {"input_ids", "labels"}
         assert inputs["input_ids"].shape == (BATCH, 4)
     assert next(gradient_batches(trainer, {"batch_size": 5}))[1]["labels"].shape == (5,)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_gradients_are_looked_at_in_the_precision_of_training(tmp_path: Path, bf16: bool) -> None:
+    sample_as_in_training()
+    trainer = make_trainer(Mended, tmp_path)
+    network = trainer.model
+    kinds = set()
+    network.classifier.register_forward_hook(lambda *call: kinds.add(call[-1].dtype))
+    batches = GradientBatches(
+        gradient_batches(trainer), partial(torch.autocast, "cpu", torch.bfloat16, enabled=bf16)
+    )
+    sampler = GradSampler(batches, trainer._loss_function)
+    for _ in sampler.iter_module_backwards(network, 2):
+        kinds.add(torch.ones(2, 2).matmul(torch.ones(2, 2)).dtype)  # what is made of the gradients
+        assert {p.grad.dtype for p in network.parameters()} == {torch.float32}
+    assert kinds == ({torch.bfloat16, torch.float32} if bf16 else {torch.float32})
+
+
+@pytest.mark.parametrize("weights", [64, 61])
+def test_the_curvature_is_that_of_all_gradients(weights: int) -> None:
+    update_curvature_in_place()
+    torch.manual_seed(0)
+    gradients = torch.randn(5, weights)
+    fisher = obs.EmpiricalBlockFisherInverse(5, 4, weights, 1e-2, torch.device("cpu"))
+    for gradient in gradients:
+        fisher.add_grad(gradient)
+    padded = torch.nn.functional.pad(gradients, (0, 64 - weights)).view(5, 16, 4)
+    curvature = torch.einsum("gbi,gbj->bij", padded, padded) / 5 + 1e-2 * torch.eye(4)
+    assert torch.allclose(fisher.f_inv, torch.linalg.inv(curvature), rtol=1e-2, atol=1e-2)
+
+
+def test_the_curvature_is_made_in_half_the_time() -> None:
+    update_curvature_in_place()
+    ours = obs.EmpiricalBlockFisherInverse.add_grad
+    fisher = obs.EmpiricalBlockFisherInverse(64, 16, 384 * 384, 1e-7, torch.device("cpu"))
+    gradient = torch.randn(384 * 384)
+
+    def seconds(add: "Callable") -> float:
+        start = time.perf_counter()
+        add(fisher, gradient)
+        return time.perf_counter() - start
+
+    rounds = [(seconds(ours), seconds(ours.__wrapped__)) for _ in range(9)]
+    assert median(mine / theirs for mine, theirs in rounds) < 0.5  # a quarter, on two cores
 
 
 def test_training_draws_the_same_numbers_as_without(tmp_path: Path) -> None:
