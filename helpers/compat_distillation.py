@@ -1,7 +1,12 @@
-"""Workarounds for SparseML's comparison of hidden states: symptom, cause, fix."""
+"""Workarounds for SparseML's comparison with a teacher: symptom, cause, fix."""
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
 
 
 def mend_hidden_states() -> None:
@@ -36,3 +41,21 @@ def mend_hidden_states() -> None:
 
     Modifier._patch_state_dict_loading = add
     Modifier.compute_distillation_loss = compare_and_forget
+
+
+def ask_once(teacher: "nn.Module") -> "Callable[[], None]":
+    """Let a teacher answer a batch once, however many modifiers ask; return what forgets it.
+
+    Symptom: with a recipe that compares answers and hidden states a step takes two passes of the
+    teacher. Cause: each of the modifiers asks for itself, with its own copy of the batch.
+    """
+    forward, answers = teacher.forward, []
+
+    @functools.wraps(forward)
+    def answer(*inputs: Any, **named: Any) -> Any:  # noqa: ANN401 - the model's own
+        if not answers:
+            answers.append(forward(*inputs, **named))
+        return answers[0]
+
+    teacher.forward = answer
+    return answers.clear

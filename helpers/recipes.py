@@ -79,6 +79,16 @@ class Recipe:
         return any("Distillation" in modifier.name for modifier in self.modifiers)
 
     @property
+    def distills_answers(self) -> bool:
+        """True if it says itself how much the teacher's answers weigh."""
+        return any(modifier.name == "DistillationModifier" for modifier in self.modifiers)
+
+    @property
+    def compares_states(self) -> bool:
+        """Tell whether it compares hidden states, which only a teacher that runs along has."""
+        return any(modifier.name == "PerLayerDistillationModifier" for modifier in self.modifiers)
+
+    @property
     def keeps_zeros(self) -> bool:
         """True if it holds the zeros of a model that is sparse already."""
         return any(modifier.name == "ConstantPruningModifier" for modifier in self.modifiers)
@@ -230,7 +240,7 @@ def with_distillation(
     Raises:
         UserError: the recipe declares distillation itself, or a value is out of range.
     """
-    if recipe.declares_distillation:
+    if recipe.distills_answers:
         raise UserError(
             f"{recipe.name} declares its distillation, and so do the flags. Expected one of them: "
             "leave the flags away, or take a recipe without a DistillationModifier."

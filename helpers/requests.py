@@ -163,12 +163,13 @@ def taught(
     teacher: Checkpoint | None,
     hardness: float | None,
     temperature: float | None,
-    outputs: tuple[str, ...] = ("logits",),
+    task: Task,
 ) -> "Recipe | None":
     """Return the recipe with the distillation its flags ask for, if it declares none itself.
 
     Raises:
-        UserError: flags without a teacher, or beside a recipe that declares its distillation.
+        UserError: flags without a teacher, beside a recipe that declares its distillation, or for
+            a task without answers that can be distilled.
     """
     asked = hardness is not None or temperature is not None
     if asked and teacher is None:
@@ -176,15 +177,22 @@ def taught(
             "Hardness or temperature is given, but no teacher. "
             "Pass --distill_teacher, or leave those flags away."
         )
-    if recipe is None or teacher is None or (recipe.declares_distillation and not asked):
+    if recipe is None or teacher is None:
         return recipe
+    if not asked and (recipe.distills_answers or not task.teaches_answers):
+        return recipe
+    if not task.teaches_answers:
+        raise UserError(
+            f"{task.name} has no softened answers to weigh. Leave --distill_hardness and "
+            "--distill_temperature away: hidden states alone are compared."
+        )
     from helpers.recipes import with_distillation
 
     return with_distillation(
         recipe,
         hardness=1.0 if hardness is None else hardness,
         temperature=2.0 if temperature is None else temperature,
-        output_keys=outputs,
+        output_keys=task.outputs,
     )
 
 
@@ -215,7 +223,7 @@ def check_request(
         raise UserError("A teacher needs a recipe to be used in. Give --recipe as well.")
     check_answers(teacher, task, "Give a teacher that was fine-tuned on this task.")
     check_vocabulary(teacher, model)
-    if task.head == models.NO_HEAD:
+    if recipe.compares_states:
         check_width(teacher, model)
 
 
@@ -253,23 +261,27 @@ def check_vocabulary(teacher: Checkpoint, student: str | Path | Checkpoint) -> N
     )
 
 
-def check_teaching(task: Task, teacher: Checkpoint | None, hardness: float | None) -> None:
+def check_teaching(
+    task: Task, teacher: Checkpoint | None, hardness: float | None, recipe: "Recipe | None"
+) -> None:
     """Refuse a teacher whose answers SparseML's distillation cannot carry over.
 
     It compares softmaxes of the logits. Over one score that is always 1, so nothing would be
     learnt; over independent labels it says which is likelier, but not whether any is.
 
     Raises:
-        UserError: for a regression; for several labels without any weight on their own loss.
+        UserError: for a regression, unless the recipe compares states; for several labels without
+            any weight on their own loss.
     """
     from helpers.text_tasks import MultiLabel, Regression
 
     if teacher is None:
         return
-    if isinstance(task, Regression):
+    if isinstance(task, Regression) and not (recipe and recipe.compares_states):
         raise UserError(
             f"{task.name} is a regression, and a teacher's score cannot be distilled: its softmax "
-            "is always 1. Leave --distill_teacher away."
+            "is always 1. Leave --distill_teacher away, or take a recipe that compares hidden "
+            "states, such as minilm-6layers_obs80_states."
         )
     if isinstance(task, MultiLabel) and (hardness is None or hardness >= 1):
         raise UserError(

@@ -195,7 +195,7 @@ def trainer_of(task: "Task", stage: Stage, dense: "Checkpoint", folder: Path) ->
         length = stage.epochs or tiers.current().recipe_epochs
         recipe = load_recipe(stage.recipe, num_epochs=length)
     teacher = dense if stage.taught else None
-    recipe = taught(recipe, teacher, None, None, task.outputs)
+    recipe = taught(recipe, teacher, None, None, task)
     sizes = {**path.settings("dense"), "disable_tqdm": True, "evaluation_strategy": "no"}
     # Sorted by length, the first batches are the longest, and stages skip unlike numbers of them.
     sizes["group_by_length"] = False

@@ -27,6 +27,7 @@ class Regression(Task):
     """
 
     main_metric: ClassVar[str] = "pearson"
+    teaches_answers: ClassVar[bool] = False
     numbered: ClassVar[str] = ""
 
     @property

@@ -23,7 +23,7 @@ from transformers.utils.notebook import NotebookProgressCallback
 
 from helpers import compat, compat_resume, environment, models
 from helpers.callbacks import EpochLines, SharedLearningRate, SharedRanges
-from helpers.compat_distillation import mend_hidden_states
+from helpers.compat_distillation import ask_once, mend_hidden_states
 from helpers.compat_pruners import (
     GradientBatches,
     gradient_batches,
@@ -113,6 +113,8 @@ class RecipeTrainer(ResumableTrainer):
         self.autocast = autocast
         self.qat_start = math.inf if qat_start is None else qat_start
         super().__init__(**kwargs)
+        live = isinstance(self.teacher, nn.Module)
+        self.forget_answers = ask_once(self.teacher) if live else lambda: None
 
     def create_optimizer(self) -> torch.optim.Optimizer:
         """Make the optimizer, whose steps drive the recipe."""
@@ -153,6 +155,7 @@ class RecipeTrainer(ResumableTrainer):
     ) -> torch.Tensor | tuple[torch.Tensor, SequenceClassifierOutput]:
         """Leave the teacher out of evaluation, so that `eval_loss` compares between runs."""
         if model.training:
+            self.forget_answers()
             return super().compute_loss(model, inputs, return_outputs)
         known = {k: v for k, v in inputs.items() if k in self._model_signature_columns}
         return PlainTrainer.compute_loss(self, model, known, return_outputs)
@@ -201,7 +204,7 @@ def make_trainer(
     measured = task.encode_validation(tokenizer, task.validation).sort("length")
     references = task.references(measured)
     live_teacher = None
-    if teacher and task.records_teacher:
+    if teacher and task.records_teacher and not (recipe and recipe.compares_states):
         train = record_answers(teacher, train, task.collator(tokenizer), args)
         live_teacher = RecordedTeacher()
     elif teacher:

@@ -92,8 +92,8 @@ def fine_tune(
     output_dir = Path(output_dir).resolve()
     disabled = distill_teacher == "disable"
     teacher = None if disabled else distill_teacher
-    check_teaching(task, teacher, distill_hardness)
-    recipe = taught(recipe, teacher, distill_hardness, distill_temperature, task.outputs)
+    check_teaching(task, teacher, distill_hardness, recipe)
+    recipe = taught(recipe, teacher, distill_hardness, distill_temperature, task)
     args = args or TrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **settings})
     check_smoothing(task, teacher, args.label_smoothing_factor)
     args.output_dir = compat.absolute(stops.partial_folder(output_dir))

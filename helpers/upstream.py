@@ -45,6 +45,7 @@ class Upstream(Task):
 
     head: ClassVar[str] = "Model"
     outputs: ClassVar[tuple[str, ...]] = ("embedding",)
+    teaches_answers: ClassVar[bool] = False
     main_metric: ClassVar[str] = "cosine_similarity"
     # Its hidden states are compared, too, and those of a corpus fill a disk.
     records_teacher: ClassVar[bool] = False

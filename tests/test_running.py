@@ -14,6 +14,7 @@ from helpers import adoption, models, requests, resuming, training
 from helpers.__main__ import main
 from helpers.commands import given, running
 from helpers.errors import UserError
+from helpers.recipes import load_recipe
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.text_tasks import MultiLabel, Regression
@@ -320,24 +321,72 @@ def test_disable_leaves_a_declared_teacher_out(
 
 
 @pytest.mark.parametrize(
-    ("kind", "hardness", "message"),
+    ("kind", "hardness", "recipe", "message"),
     [
-        (Regression, 0.5, "its softmax is always 1"),
-        (MultiLabel, None, "distill_hardness below 1"),
-        (MultiLabel, 0.5, None),
-        (Task, None, None),
+        (Regression, 0.5, "minilm-6layers_prune80", "its softmax is always 1"),
+        (Regression, None, "minilm-6layers_obs80_states", None),
+        (MultiLabel, None, "minilm-6layers_obs80_states", "distill_hardness below 1"),
+        (MultiLabel, 0.5, None, None),
+        (Task, None, None, None),
     ],
 )
 def test_a_teacher_only_where_its_answers_carry_over(
-    kind: type[Task], hardness: float | None, message: str | None, dense: Checkpoint
+    kind: type[Task],
+    hardness: float | None,
+    recipe: str | None,
+    message: str | None,
+    dense: Checkpoint,
 ) -> None:
+    recipe = load_recipe(recipe) if recipe else None
     rows = Dataset.from_dict({"text": ["a"], "label": [0]})
     task = kind("x", rows, rows, ["sea", "sky"], 16)
     if message is None:
-        requests.check_teaching(task, dense, hardness)
+        requests.check_teaching(task, dense, hardness, recipe)
         return
     with pytest.raises(UserError, match=message):
-        requests.check_teaching(task, dense, hardness)
+        requests.check_teaching(task, dense, hardness, recipe)
+
+
+def test_hidden_states_are_taught_beside_the_answers() -> None:
+    """By the order of SparseML's modifiers: hardness 1 takes away what stands before it."""
+    rows = Dataset.from_dict({"text": ["a"], "label": [0]})
+    states = load_recipe("minilm-6layers_obs80_states")
+    taught = requests.taught(states, "teacher", 1.0, None, Task("x", rows, rows, ["a", "b"], 16))
+    order = [type(modifier).__name__ for modifier in taught.manager().iter_modifiers()]
+    assert order.index("DistillationModifier") < order.index("PerLayerDistillationModifier")
+    scores = Regression("x", rows, rows, ["score"], 16)
+    assert requests.taught(states, "teacher", None, None, scores) is states
+    with pytest.raises(UserError, match="no softened answers.*--distill_temperature away"):
+        requests.taught(states, "teacher", 0.5, None, scores)
+
+
+def test_a_teacher_of_hidden_states_runs_along_once_a_step(
+    dense: Checkpoint, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, passes = models.load_model, []
+
+    def counted(checkpoint: Checkpoint) -> torch.nn.Module:
+        network = load(checkpoint)
+        asked: list[int] = []
+        passes.append(asked)
+        network.bert.encoder.layer[0].register_forward_hook(lambda *_: asked.append(1))
+        return network
+
+    monkeypatch.setattr(models, "load_model", counted)
+    text = load_recipe("minilm-6layers_obs80_states").text
+    gone = [f"        - bert.encoder.layer.{layer}." for layer in range(2, 6)]
+    kept = [line for line in text.splitlines() if not line.startswith(tuple(gone))]
+    recipe = tmp_path / "states.yaml"
+    recipe.write_text("\n".join(kept))
+    flags = ["--model_name_or_path", dense.folder, "--recipe", recipe]
+    flags += ["--recipe_args", "num_epochs=1,num_grads=2", "--evaluation_strategy", "no"]
+    alone = [*flags, "--output_dir", tmp_path / "alone"]
+    assert run(*data, *alone) == 2, "it declares a teacher, none is given"
+    taught = [*flags, "--distill_teacher", dense.folder, "--output_dir", tmp_path / "taught"]
+    assert run(*data, *taught) == 0
+    steps, masks = Checkpoint.load(tmp_path / "taught").run["steps"], 6
+    student, teacher, *_ = map(len, passes)
+    assert (student, teacher) == (steps + 2 * masks, steps)
 
 
 def test_checkpoints_on_the_way_are_kept_as_asked(
