@@ -175,7 +175,20 @@ def refuse_missing_layers(recipe_name: str, modifier: "RecipeModifier", modules:
         )
 
 
-def refuse_missing_states(recipe_name: str, modifier: "RecipeModifier", modules: list[str]) -> None:
+def check_states(recipe: "Recipe", teacher: "nn.Module") -> None:
+    """Refuse a teacher without the modules whose outputs a recipe compares.
+
+    Raises:
+        UserError: names the first that is missing, and one that is there.
+    """
+    modules = [name for name, _ in teacher.named_modules()]
+    for modifier in recipe.modifiers:
+        refuse_missing_states(recipe.name, modifier, modules, "teacher")
+
+
+def refuse_missing_states(
+    recipe_name: str, modifier: "RecipeModifier", modules: list[str], side: str = "student"
+) -> None:
     """Refuse to compare hidden states of modules that a model does not have, or as projected ones.
 
     Raises:
@@ -187,13 +200,14 @@ def refuse_missing_states(recipe_name: str, modifier: "RecipeModifier", modules:
             f"{recipe_name}: project_features is true, and Torch's schedules refuse the projection "
             "that SparseML adds in the first step. Set it to false, with a teacher as wide."
         )
-    asked = modifier.params.get("student_layer_names") or []
-    missing = [name for name in asked if name not in modules]
+    sides = (side, "student", "teacher")  # one list of names is that of both
+    named = (modifier.params.get(f"{one}_layer_names") for one in sides)
+    missing = [name for name in next(filter(None, named), []) if name not in modules]
     if missing:
         states = [name for name in modules if name.endswith("output.LayerNorm")]
         raise UserError(
-            f"{recipe_name}: there is no module {missing[0]} to compare. This model has "
-            f"{', '.join(states[-1:]) or 'no such'}: change `student_layer_names`."
+            f"{recipe_name}: there is no module {missing[0]} to compare. The {side} has "
+            f"{', '.join(states[-1:]) or 'no such'}: change `{side}_layer_names`."
         )
 
 

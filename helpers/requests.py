@@ -241,7 +241,7 @@ def check_width(teacher: Checkpoint, student: str | Path | Checkpoint) -> None:
         return
     raise UserError(
         f"{teacher.name} is {widths[0]} wide, the model it is to teach {widths[1]}, so there is "
-        "nothing to compare. Give a teacher as wide, or leave it away: then it is the start itself."
+        "nothing to compare. Give a teacher as wide, such as the dense model it is made of."
     )
 
 

@@ -34,6 +34,7 @@ from helpers.compat_pruners import (
 )
 from helpers.dropout import quicken_dropout
 from helpers.errors import UserError
+from helpers.recipe_checks import check_states
 from helpers.resuming import ResumableTrainer
 from helpers.stops import Checkpoint
 from helpers.tasks import Task, check_length
@@ -209,6 +210,7 @@ def make_trainer(
         live_teacher = RecordedTeacher()
     elif teacher:
         live_teacher = models.load_model(teacher)
+        check_states(recipe, live_teacher)
     quicken_dropout(network)
     trainer = RecipeTrainer(
         autocast=bf16,

@@ -360,6 +360,29 @@ def test_hidden_states_are_taught_beside_the_answers() -> None:
         requests.taught(states, "teacher", 0.5, None, scores)
 
 
+def recipe_of_states(folder: Path) -> Path:
+    """Write the recipe that compares hidden states for a model of two layers."""
+    lines = load_recipe("minilm-6layers_obs80_states").text.splitlines()
+    gone = tuple(f"        - bert.encoder.layer.{layer}." for layer in range(2, 6))
+    recipe = folder / "states.yaml"
+    recipe.write_text("\n".join(line for line in lines if not line.startswith(gone)))
+    return recipe
+
+
+def test_a_teacher_without_the_layers_to_compare_is_refused(
+    dense: Checkpoint, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    network = AutoModelForSequenceClassification.from_pretrained(dense.folder, num_hidden_layers=1)
+    network.save_pretrained(tmp_path / "short")
+    models.load_tokenizer(dense.folder).save_pretrained(tmp_path / "short")
+    flags = ["--model_name_or_path", dense.folder, "--output_dir", tmp_path / "out"]
+    flags += ["--recipe", recipe_of_states(tmp_path), "--distill_teacher", tmp_path / "short"]
+    assert run(*data, *flags) == 2
+    error = capsys.readouterr().err
+    assert "no module bert.encoder.layer.1.output.LayerNorm to compare. The teacher has" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_teacher_of_hidden_states_runs_along_once_a_step(
     dense: Checkpoint, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,12 +396,7 @@ def test_a_teacher_of_hidden_states_runs_along_once_a_step(
         return network
 
     monkeypatch.setattr(models, "load_model", counted)
-    text = load_recipe("minilm-6layers_obs80_states").text
-    gone = [f"        - bert.encoder.layer.{layer}." for layer in range(2, 6)]
-    kept = [line for line in text.splitlines() if not line.startswith(tuple(gone))]
-    recipe = tmp_path / "states.yaml"
-    recipe.write_text("\n".join(kept))
-    flags = ["--model_name_or_path", dense.folder, "--recipe", recipe]
+    flags = ["--model_name_or_path", dense.folder, "--recipe", recipe_of_states(tmp_path)]
     flags += ["--recipe_args", "num_epochs=1,num_grads=2", "--evaluation_strategy", "no"]
     alone = [*flags, "--output_dir", tmp_path / "alone"]
     assert run(*data, *alone) == 2, "it declares a teacher, none is given"
