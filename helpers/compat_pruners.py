@@ -38,20 +38,38 @@ def gradient_batches(trainer: "Trainer", options: dict[str, Any] | None = None) 
     """
     import torch
 
+    options = options or {}
+    generator = torch.Generator().manual_seed(trainer.args.seed)
     defaults = {
         "batch_size": trainer.args.per_device_train_batch_size,
-        "shuffle": True,
         "collate_fn": trainer.data_collator,
         # Its own, so that training draws the same numbers as without this pruner.
-        "generator": torch.Generator().manual_seed(trainer.args.seed),
+        "generator": generator,
     }
+    size = options.get("batch_size", defaults["batch_size"])
+    if not options.keys() & {"sampler", "shuffle"}:
+        defaults["sampler"] = gradient_sampler(trainer, size, generator)
     rows = trainer._remove_unused_columns(trainer.train_dataset, description="gradients")
-    loader = torch.utils.data.DataLoader(rows, **{**defaults, **(options or {})})
+    loader = torch.utils.data.DataLoader(rows, **{**defaults, **options})
     known = trainer._model_signature_columns
     while True:
         for batch in loader:
             inputs = {name: column for name, column in batch.items() if name in known}
             yield [], trainer._prepare_inputs(inputs), None
+
+
+def gradient_sampler(
+    trainer: "Trainer", batch_size: int, generator: "torch.Generator"
+) -> "torch.utils.data.Sampler":
+    """Draw rows for batches of like length where training does: else half of SQuAD's is padding."""
+    from torch.utils.data import RandomSampler
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    rows, column = trainer.train_dataset, trainer.args.length_column_name
+    if not trainer.args.group_by_length:
+        return RandomSampler(rows, generator=generator)
+    lengths = rows[column] if column in rows.column_names else None
+    return LengthGroupedSampler(batch_size, rows, lengths, generator=generator)
 
 
 class GradientBatches:

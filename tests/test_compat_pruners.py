@@ -15,7 +15,7 @@ from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruni
 from sparseml.pytorch.utils import GradSampler
 from sparseml.transformers.sparsification import Trainer
 from sparseml.transformers.sparsification.training_args import TrainingArguments
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, default_data_collator
 
 from helpers import compat
 from helpers.compat_pruners import (
@@ -96,6 +96,24 @@ def test_batches_never_end_and_hold_what_the_model_takes(tmp_path: Path) -> None
         assert set(inputs) == {"input_ids", "labels"}
         assert inputs["input_ids"].shape == (BATCH, 4)
     assert next(gradient_batches(trainer, {"batch_size": 5}))[1]["labels"].shape == (5,)
+
+
+def test_gradients_of_like_lengths_are_sampled_together(tmp_path: Path) -> None:
+    trainer = make_trainer(Mended, tmp_path, group_by_length=True)
+    ids = [[1] * (3 if row % 3 else 9) for row in range(ROWS)]
+    columns = {"input_ids": ids, "labels": [0] * ROWS, "length": [len(row) for row in ids]}
+    trainer.train_dataset = Dataset.from_dict(columns)
+    lengths = []
+
+    def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
+        lengths.append({len(row["input_ids"]) for row in rows})
+        return default_data_collator(rows[:1])
+
+    trainer.data_collator = collate
+    batches = gradient_batches(trainer)
+    for _ in range(ROWS // BATCH):
+        next(batches)
+    assert [len(found) for found in lengths].count(2) == 1  # 7 long rows, 13 short ones
 
 
 @pytest.mark.parametrize("bf16", [True, False])
