@@ -183,7 +183,8 @@ def no_number(text: str) -> str | None:
     """Name the first setting that should be a number and is none; SparseML says only `str`."""
     for setting, value in NUMBERS.findall(text):
         value = value.strip("'\"")
-        if not value.startswith("eval(") and not is_number(value):
+        absent = value in ("null", "~")  # YAML's way to leave a setting to its default
+        if not absent and not value.startswith("eval(") and not is_number(value):
             return f"{setting} is {value!r}. Expected a number, or eval() of the variables."
     return None
 

@@ -668,6 +668,11 @@ def test_a_setting_that_is_no_number_is_named(tmp_path: Path, line: str) -> None
         load_recipe(write(tmp_path, text, "a.md"))
 
 
+def test_a_setting_left_to_its_default_is_not_what_is_wrong() -> None:
+    found = recipes.no_number("      init_lr: null\n      final_lr: ~\n      end_epoch: late\n")
+    assert found.startswith("end_epoch is 'late'")
+
+
 def test_a_word_where_a_number_stood_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"num_epochs='abc'\. Expected a number, as 4\.0 is"):
         load_recipe("minilm-6layers_prune80", num_epochs="abc")
