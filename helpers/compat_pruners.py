@@ -7,6 +7,7 @@ sample before every mask, from a second loader over the training data.
 import functools
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,19 +39,18 @@ def gradient_batches(trainer: "Trainer", options: dict[str, Any] | None = None) 
     """
     import torch
 
-    options = options or {}
-    generator = torch.Generator().manual_seed(trainer.args.seed)
-    defaults = {
+    settings = {
         "batch_size": trainer.args.per_device_train_batch_size,
         "collate_fn": trainer.data_collator,
         # Its own, so that training draws the same numbers as without this pruner.
-        "generator": generator,
+        "generator": torch.Generator().manual_seed(trainer.args.seed),
+        **(options or {}),
     }
-    size = options.get("batch_size", defaults["batch_size"])
-    if not options.keys() & {"sampler", "shuffle"}:
-        defaults["sampler"] = gradient_sampler(trainer, size, generator)
+    if not settings.keys() & {"sampler", "shuffle"}:
+        sampler = gradient_sampler(trainer, settings["batch_size"], settings["generator"])
+        settings["sampler"] = sampler
     rows = trainer._remove_unused_columns(trainer.train_dataset, description="gradients")
-    loader = torch.utils.data.DataLoader(rows, **{**defaults, **options})
+    loader = torch.utils.data.DataLoader(rows, **settings)
     known = trainer._model_signature_columns
     while True:
         for batch in loader:
@@ -72,29 +72,28 @@ def gradient_sampler(
     return LengthGroupedSampler(batch_size, rows, lengths, generator=generator)
 
 
+@dataclass(frozen=True)
 class GradientBatches:
     """The batches that gradients are sampled from, and the precision to look at them in."""
 
-    def __init__(
-        self, batches: "Iterator[Sample]", precision: "Callable[[], AbstractContextManager]"
-    ) -> None:
-        self.batches = batches
-        self.precision = precision
+    batches: "Iterator[Sample]"
+    precision: "Callable[[], AbstractContextManager]"
 
     def __iter__(self) -> "Iterator[Sample]":
         """Go on where the last mask stopped, so that every mask sees other batches."""
         return self.batches
 
 
+@dataclass(frozen=True)
 class CalledUnder:
     """A model as far as the sampler of gradients uses one, called under a precision."""
 
-    def __init__(
-        self, module: "torch.nn.Module", precision: "Callable[[], AbstractContextManager]"
-    ) -> None:
-        self.module = module
-        self.precision = precision
-        self.zero_grad = module.zero_grad
+    module: "torch.nn.Module"
+    precision: "Callable[[], AbstractContextManager]"
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last sample."""
+        self.module.zero_grad()
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:  # noqa: ANN401 - the model's own
         """Run the forward pass; the backward pass takes its precision from it."""

@@ -62,6 +62,10 @@ class Recipe:
         """Hash of the text, overrides included."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    def has(self, modifier: str) -> bool:
+        """Tell whether one of its modifiers is of this class."""
+        return any(declared.name == modifier for declared in self.modifiers)
+
     @property
     def has_quantization(self) -> bool:
         """True if the model comes out in int8."""
@@ -81,17 +85,17 @@ class Recipe:
     @property
     def distills_answers(self) -> bool:
         """True if it says itself how much the teacher's answers weigh."""
-        return any(modifier.name == "DistillationModifier" for modifier in self.modifiers)
+        return self.has("DistillationModifier")
 
     @property
     def compares_states(self) -> bool:
         """Tell whether it compares hidden states, which only a teacher that runs along has."""
-        return any(modifier.name == "PerLayerDistillationModifier" for modifier in self.modifiers)
+        return self.has("PerLayerDistillationModifier")
 
     @property
     def keeps_zeros(self) -> bool:
         """True if it holds the zeros of a model that is sparse already."""
-        return any(modifier.name == "ConstantPruningModifier" for modifier in self.modifiers)
+        return self.has("ConstantPruningModifier")
 
     @property
     def dropped_layers(self) -> list[str]:

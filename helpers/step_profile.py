@@ -185,7 +185,7 @@ def few_rows(task: "Task", stage: Stage, steps: int) -> "Task":
 def trainer_of(task: "Task", stage: Stage, dense: "Checkpoint", folder: Path) -> RecipeTrainer:
     """Return the Trainer that `fine_tune` would make for a stage."""
     from helpers.recipes import load_recipe
-    from helpers.requests import taught
+    from helpers.teaching import taught
 
     start: str | Checkpoint = dense if stage.recipe else "minilm"
     if stage.recipe and "transfer" in stage.recipe:

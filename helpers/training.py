@@ -32,13 +32,12 @@ from helpers.requests import (
     check_request,
     check_smoothing,
     check_steps,
-    check_teaching,
     describe_request,
     reuse,
-    taught,
 )
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
+from helpers.teaching import check_teaching, taught
 from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
 from helpers.training_proof import check_pruned, check_quantized, check_reload, promises
 

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from helpers import adoption, models, requests, resuming, training
+from helpers import adoption, models, resuming, teaching, training
 from helpers.__main__ import main
 from helpers.commands import given, running
 from helpers.errors import UserError
@@ -341,23 +341,23 @@ def test_a_teacher_only_where_its_answers_carry_over(
     rows = Dataset.from_dict({"text": ["a"], "label": [0]})
     task = kind("x", rows, rows, ["sea", "sky"], 16)
     if message is None:
-        requests.check_teaching(task, dense, hardness, recipe)
+        teaching.check_teaching(task, dense, hardness, recipe)
         return
     with pytest.raises(UserError, match=message):
-        requests.check_teaching(task, dense, hardness, recipe)
+        teaching.check_teaching(task, dense, hardness, recipe)
 
 
 def test_hidden_states_are_taught_beside_the_answers() -> None:
     """By the order of SparseML's modifiers: hardness 1 takes away what stands before it."""
     rows = Dataset.from_dict({"text": ["a"], "label": [0]})
     states = load_recipe("minilm-6layers_obs80_states")
-    taught = requests.taught(states, "teacher", 1.0, None, Task("x", rows, rows, ["a", "b"], 16))
+    taught = teaching.taught(states, "teacher", 1.0, None, Task("x", rows, rows, ["a", "b"], 16))
     order = [type(modifier).__name__ for modifier in taught.manager().iter_modifiers()]
     assert order.index("DistillationModifier") < order.index("PerLayerDistillationModifier")
     scores = Regression("x", rows, rows, ["score"], 16)
-    assert requests.taught(states, "teacher", None, None, scores) is states
+    assert teaching.taught(states, "teacher", None, None, scores) is states
     with pytest.raises(UserError, match="no softened answers.*--distill_temperature away"):
-        requests.taught(states, "teacher", 0.5, None, scores)
+        teaching.taught(states, "teacher", 0.5, None, scores)
 
 
 def recipe_of_states(folder: Path) -> Path:

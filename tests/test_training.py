@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import helpers
-from helpers import callbacks, engine_child, models, requests, sparsity, trainer
+from helpers import callbacks, engine_child, models, sparsity, teaching, trainer
 from helpers.errors import ProofError, UserError
 from helpers.recipe_modifier import PruningTarget
 from helpers.stops import Checkpoint
@@ -182,7 +182,7 @@ def test_a_teacher_with_another_vocabulary_is_refused(
     words = content["model"]["vocab"]
     words["wave"], words["boat"] = words["boat"], words["wave"]
     (folder / "tokenizer.json").write_text(json.dumps(content))
-    requests.check_vocabulary(dense, dense)
+    teaching.check_vocabulary(dense, dense)
     with pytest.raises(UserError, match="another vocabulary"):
         helpers.fine_tune(
             tiny_task,
