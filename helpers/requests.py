@@ -186,7 +186,7 @@ def check_request(
         raise UserError("A teacher needs a recipe to be used in. Give --recipe as well.")
     check_answers(teacher, task, "Give a teacher that was fine-tuned on this task.")
     check_vocabulary(teacher, model)
-    if recipe.compares_states:
+    if recipe.compares_states or task.head == models.NO_HEAD:
         check_width(teacher, model)
 
 
