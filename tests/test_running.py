@@ -360,9 +360,9 @@ def test_hidden_states_are_taught_beside_the_answers() -> None:
         teaching.taught(states, "teacher", 0.5, None, scores)
 
 
-def recipe_of_states(folder: Path) -> Path:
-    """Write the recipe that compares hidden states for a model of two layers."""
-    lines = load_recipe("minilm-6layers_obs80_states").text.splitlines()
+def recipe_of_states(folder: Path, name: str = "minilm-6layers_obs80_states") -> Path:
+    """Write a recipe that compares hidden states for a model of two layers."""
+    lines = load_recipe(name).text.splitlines()
     gone = tuple(f"        - bert.encoder.layer.{layer}." for layer in range(2, 6))
     recipe = folder / "states.yaml"
     recipe.write_text("\n".join(line for line in lines if not line.startswith(gone)))
@@ -383,9 +383,9 @@ def test_a_teacher_without_the_layers_to_compare_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_teacher_of_hidden_states_runs_along_once_a_step(
-    dense: Checkpoint, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """One list for each model that is loaded; it grows by one for every pass of the model."""
     load, passes = models.load_model, []
 
     def counted(checkpoint: Checkpoint) -> torch.nn.Module:
@@ -396,6 +396,12 @@ def test_a_teacher_of_hidden_states_runs_along_once_a_step(
         return network
 
     monkeypatch.setattr(models, "load_model", counted)
+    return passes
+
+
+def test_a_teacher_of_hidden_states_runs_along_once_a_step(
+    dense: Checkpoint, data: list[str], tmp_path: Path, passes: list[list[int]]
+) -> None:
     flags = ["--model_name_or_path", dense.folder, "--recipe", recipe_of_states(tmp_path)]
     flags += ["--recipe_args", "num_epochs=1,num_grads=2", "--evaluation_strategy", "no"]
     alone = [*flags, "--output_dir", tmp_path / "alone"]
@@ -405,6 +411,20 @@ def test_a_teacher_of_hidden_states_runs_along_once_a_step(
     steps, masks = Checkpoint.load(tmp_path / "taught").run["steps"], 6
     student, teacher, *_ = map(len, passes)
     assert (student, teacher) == (steps + 2 * masks, steps)
+
+
+def test_hidden_states_are_taught_while_weights_are_rounded(
+    dense: Checkpoint, data: list[str], tmp_path: Path, passes: list[list[int]]
+) -> None:
+    recipe = recipe_of_states(tmp_path, "minilm-6layers_quant_states")
+    flags = ["--model_name_or_path", dense.folder, "--recipe", recipe]
+    flags += ["--recipe_args", "num_epochs=1", "--evaluation_strategy", "no"]
+    flags += ["--distill_teacher", dense.folder, "--output_dir", tmp_path / "int8"]
+    assert run(*data, *flags) == 0
+    int8 = Checkpoint.load(tmp_path / "int8").run
+    assert int8["quantized_modules"] > 0
+    _, teacher, *_ = map(len, passes)
+    assert teacher == int8["steps"], "before and after the start of int8 training"
 
 
 def test_checkpoints_on_the_way_are_kept_as_asked(
