@@ -139,8 +139,8 @@ def class_names(train: "Dataset", label: str) -> list[str]:
     kind = "fractions" if fractions else "values"
     raise UserError(
         f"Column {label!r} holds {len(size)} different {kind}; a classification needs 2 to "
-        f"{MOST_CLASSES} words or whole numbers. Name another column with --label_column, or "
-        "pass --problem_type regression for scores."
+        f"{MOST_CLASSES} words or whole numbers (1, not 1.0). Name another column with "
+        "--label_column, or pass --problem_type regression for scores."
     )
 
 
