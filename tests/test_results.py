@@ -343,6 +343,26 @@ def test_the_words_about_the_gpu_are_what_is_stored() -> None:
     assert f"{100 * (short['stsb', 'prune80'] - score['stsb', 'prune80']):.1f}" == "1.3"
 
 
+def test_the_words_about_mrpc_are_what_is_stored() -> None:
+    words = " ".join(README.split())
+    stops = json.loads((results.FOLDER / "mrpc_full.json").read_text())["stops"]
+    dense, sparse, int8 = (
+        stops[name]["metrics"]["accuracy"] for name in ("dense", "prune80", "prune80_quant_distill")
+    )
+    assert f"MRPC keeps {sparse / dense:.3f} of its dense accuracy so at 80 %" in words
+    assert f"and {int8 / dense:.3f} in int8" in words
+    assert int8 >= 0.97 * dense
+    recipes = [stops[name]["recipe"] for name in ("prune80", "prune80_quant_distill")]
+    assert recipes == ["minilm-6layers_obs80_states", "minilm-6layers_quant_states"]
+    epochs = stops["prune80"]["request"]["epochs"]
+    assert f"at 80 % after {epochs:g} epochs" in words
+    gpu = json.loads((results.FOLDER / "sparse_transfer_gpu.json").read_text())["tasks"]["mrpc"]
+    score = {name: stop["metrics"]["accuracy"] for name, stop in gpu.items()}
+    kept = [score[name] / score["dense"] for name in ("prune80", "prune80_quant")]
+    more = gpu["prune80"]["request"]["epochs"]
+    assert f"answers alone, {kept[0]:.3f} after {more:g}, and {kept[1]:.3f}" in words
+
+
 def test_the_words_about_squad_are_what_is_stored() -> None:
     words = " ".join(README.split())
     stops = json.loads((results.FOLDER / "squad_full.json").read_text())["stops"]
