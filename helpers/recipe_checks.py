@@ -200,9 +200,8 @@ def refuse_missing_states(
             f"{recipe_name}: project_features is true, and Torch's schedules refuse the projection "
             "that SparseML adds in the first step. Set it to false, with a teacher as wide."
         )
-    sides = (side, "student", "teacher")  # one list of names is that of both
-    named = (modifier.params.get(f"{one}_layer_names") for one in sides)
-    missing = [name for name in next(filter(None, named), []) if name not in modules]
+    named = modifier.params.get(f"{side}_layer_names") or []
+    missing = [name for name in named if name not in modules]
     if missing:
         states = [name for name in modules if name.endswith("output.LayerNorm")]
         raise UserError(

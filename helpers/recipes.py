@@ -38,6 +38,8 @@ NUMBERS = re.compile(
     r"^[ -]+(\w+_epoch|update_frequency|(?:init|final)_(?:sparsity|lr)): *([^\s#{\[]+)",
     re.MULTILINE,
 )
+# Those of them that are none in SparseML's own defaults, so that YAML's null says "never".
+MAY_BE_ABSENT = ("disable_quantization_observer_epoch", "freeze_bn_stats_epoch")
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def no_number(text: str) -> str | None:
     """Name the first setting that should be a number and is none; SparseML says only `str`."""
     for setting, value in NUMBERS.findall(text):
         value = value.strip("'\"")
-        absent = value in ("null", "~")  # YAML's way to leave a setting to its default
+        absent = value in ("null", "~") and setting in MAY_BE_ABSENT
         if not absent and not value.startswith("eval(") and not is_number(value):
             return f"{setting} is {value!r}. Expected a number, or eval() of the variables."
     return None
@@ -262,4 +264,24 @@ def with_distillation(
         f"      temperature: {float(temperature)}\n"
         f"      distill_output_keys: [{', '.join(output_keys)}]\n"
     )
-    return from_text(recipe.text.rstrip("\n") + "\n" + added, recipe.name, recipe.path)
+    taught = from_text(recipe.text.rstrip("\n") + "\n" + added, recipe.name, recipe.path)
+    refuse_lost_states(taught)
+    return taught
+
+
+def refuse_lost_states(recipe: Recipe) -> None:
+    """Refuse hidden states whose loss the flags' distillation would take the weight from.
+
+    SparseML sorts modifiers by their end, then by their start. A DistillationModifier multiplies
+    what came before it by 1 - hardness, and by 0 unless a hardness was given.
+
+    Raises:
+        UserError: a PerLayerDistillationModifier that ends, or that has no start of 0.
+    """
+    order = [type(modifier).__name__ for modifier in recipe.manager().iter_modifiers()]
+    states = "PerLayerDistillationModifier"
+    if states in order[: order.index("DistillationModifier")]:
+        raise UserError(
+            f"{recipe.name}: {states} comes before the distillation of the answers, which would "
+            "take its weight. Give it `start_epoch: 0.0` and no `end_epoch`."
+        )

@@ -58,9 +58,9 @@ class Task:
     # What the model returns, in order; also what a teacher is asked for.
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     # The metric that is held to the dense model's, 0 to 1, more is better.
-    # Whether its outputs are logits, which a teacher's can be compared with after a softmax.
-    teaches_answers: ClassVar[bool] = True
     main_metric: ClassVar[str] = "accuracy"
+    # Whether a softmax of its outputs says something, so that a teacher's can be compared with it.
+    teaches_answers: ClassVar[bool] = True
     # A teacher is asked once if its answers are a row of numbers a text; else at every step.
     records_teacher: ClassVar[bool] = True
     # What the Trainer applies to the outputs of a batch before it collects them; None for all.

@@ -38,7 +38,7 @@ def taught(
     if not task.teaches_answers:
         raise UserError(
             f"{task.name} has no softened answers to weigh. Leave --distill_hardness and "
-            "--distill_temperature away: hidden states alone are compared."
+            "--distill_temperature away: its answers are not compared."
         )
     from helpers.recipes import with_distillation
 

@@ -26,11 +26,11 @@ from helpers.callbacks import EpochLines, SharedLearningRate, SharedRanges
 from helpers.compat_distillation import ask_once, mend_hidden_states
 from helpers.compat_pruners import (
     GradientBatches,
+    add_outer_products_by_elements,
     gradient_batches,
     keep_constant_masks,
     sample_as_in_training,
     select_instead_of_sorting,
-    update_curvature_in_place,
 )
 from helpers.dropout import quicken_dropout
 from helpers.errors import UserError
@@ -45,7 +45,7 @@ mend_hidden_states()
 keep_constant_masks()
 sample_as_in_training()
 select_instead_of_sorting()
-update_curvature_in_place()
+add_outer_products_by_elements()
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -114,8 +114,8 @@ class RecipeTrainer(ResumableTrainer):
         self.autocast = autocast
         self.qat_start = math.inf if qat_start is None else qat_start
         super().__init__(**kwargs)
-        live = isinstance(self.teacher, nn.Module)
-        self.forget_answers = ask_once(self.teacher) if live else lambda: None
+        taught = isinstance(self.teacher, nn.Module)
+        self.forget_answers = ask_once(self.teacher) if taught else lambda: None
 
     def create_optimizer(self) -> torch.optim.Optimizer:
         """Make the optimizer, whose steps drive the recipe."""

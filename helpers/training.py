@@ -73,8 +73,9 @@ def fine_tune(
         model: 'minilm', a folder, a hub name, or a checkpoint to go on from.
         output_dir: the checkpoint's folder; it appears when everything has been checked.
         recipe: what is done to the model while it trains; None for a plain fine-tune.
-        distill_teacher: a dense checkpoint of the same task whose answers are imitated;
-            "disable" to leave out the distillation that a recipe declares.
+        distill_teacher: a dense checkpoint of the same task whose answers are imitated, and
+            whose hidden states where the recipe compares them; "disable" to leave out the
+            distillation that a recipe declares.
         distill_hardness: weight of the teacher against the labels, 0 to 1; 1.0 if None.
         distill_temperature: softening of both sets of answers; 2.0 if None.
         bf16: autocast outside QAT; None for "where it is faster", which is measured.

@@ -20,11 +20,12 @@ from transformers import BertConfig, BertForSequenceClassification, default_data
 from helpers import compat
 from helpers.compat_pruners import (
     GradientBatches,
+    MixedBatches,
+    add_outer_products_by_elements,
     gradient_batches,
     keep_constant_masks,
     sample_as_in_training,
     select_instead_of_sorting,
-    update_curvature_in_place,
 )
 from helpers.recipes import load_recipe
 
@@ -116,6 +117,19 @@ def test_gradients_of_like_lengths_are_sampled_together(tmp_path: Path) -> None:
     assert [len(found) for found in lengths].count(2) == 1  # 7 long rows, 13 short ones
 
 
+def test_each_mask_sees_long_and_short_batches(tmp_path: Path) -> None:
+    """Transformers' groups are sorted by length: the first batches of one would be the longest."""
+    trainer = make_trainer(Mended, tmp_path, group_by_length=True)
+    trainer.train_dataset = Dataset.from_dict({"input_ids": [[1] * n for n in range(1, 129)]})
+    mixed = MixedBatches.of(trainer, 2, torch.Generator().manual_seed(0))
+    batches = [[len(trainer.train_dataset[row]["input_ids"]) for row in batch] for batch in mixed]
+    assert sorted(sum(batches, [])) == list(range(1, 129)), "every row once"
+    first, last = (sum(map(sum, batches[part])) for part in (slice(8), slice(-8, None)))
+    assert 0.5 < first / last < 2
+    grouped = [abs(one - other) for one, other in batches]
+    assert median(grouped) <= 8
+
+
 @pytest.mark.parametrize("bf16", [True, False])
 def test_gradients_are_looked_at_in_the_precision_of_training(tmp_path: Path, bf16: bool) -> None:
     sample_as_in_training()
@@ -135,7 +149,7 @@ def test_gradients_are_looked_at_in_the_precision_of_training(tmp_path: Path, bf
 
 @pytest.mark.parametrize("weights", [64, 61])
 def test_the_curvature_is_that_of_all_gradients(weights: int) -> None:
-    update_curvature_in_place()
+    add_outer_products_by_elements()
     torch.manual_seed(0)
     gradients = torch.randn(5, weights)
     fisher = obs.EmpiricalBlockFisherInverse(5, 4, weights, 1e-2, torch.device("cpu"))
@@ -147,7 +161,7 @@ def test_the_curvature_is_that_of_all_gradients(weights: int) -> None:
 
 
 def test_the_curvature_is_made_in_half_the_time() -> None:
-    update_curvature_in_place()
+    add_outer_products_by_elements()
     ours = obs.EmpiricalBlockFisherInverse.add_grad
     fisher = obs.EmpiricalBlockFisherInverse(64, 16, 384 * 384, 1e-7, torch.device("cpu"))
     gradient = torch.randn(384 * 384)

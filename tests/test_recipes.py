@@ -669,8 +669,9 @@ def test_a_setting_that_is_no_number_is_named(tmp_path: Path, line: str) -> None
 
 
 def test_a_setting_left_to_its_default_is_not_what_is_wrong() -> None:
-    found = recipes.no_number("      init_lr: null\n      final_lr: ~\n      end_epoch: late\n")
-    assert found.startswith("end_epoch is 'late'")
+    absent = "      disable_quantization_observer_epoch: null\n      freeze_bn_stats_epoch: ~\n"
+    assert recipes.no_number(absent) is None
+    assert recipes.no_number(absent + "      end_epoch: null\n").startswith("end_epoch is 'null'")
 
 
 def test_a_word_where_a_number_stood_is_refused_by_name() -> None:

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from helpers import adoption, models, resuming, teaching, training
+from helpers import adoption, models, recipes, resuming, teaching, training
 from helpers.__main__ import main
 from helpers.commands import given, running
 from helpers.errors import UserError
@@ -354,6 +354,11 @@ def test_hidden_states_are_taught_beside_the_answers() -> None:
     taught = teaching.taught(states, "teacher", 1.0, None, Task("x", rows, rows, ["a", "b"], 16))
     order = [type(modifier).__name__ for modifier in taught.manager().iter_modifiers()]
     assert order.index("DistillationModifier") < order.index("PerLayerDistillationModifier")
+    for lost in ("start_epoch: -1.0", "start_epoch: 0.0\n      end_epoch: 3.0"):
+        head, last = states.text.rsplit("start_epoch: 0.0", 1)
+        early = recipes.from_text(head + lost + last, "early", None)
+        with pytest.raises(UserError, match="early: PerLayer.* before .*and no `end_epoch`"):
+            teaching.taught(early, "teacher", 1.0, None, Task("x", rows, rows, ["a", "b"], 16))
     scores = Regression("x", rows, rows, ["score"], 16)
     assert teaching.taught(states, "teacher", None, None, scores) is states
     with pytest.raises(UserError, match="no softened answers.*--distill_temperature away"):

@@ -3,7 +3,7 @@
 #
 # Why a script: it is the command that the stored figures name. It needs TUTORIAL_DATA_DIR, a folder with
 # mrpc/train.tsv and so on (helpers/catalogue.py), and takes minutes to hours. What is finished is not run again;
-# a run that was killed goes on from its last checkpoint.
+# a run that was killed goes on from its last checkpoint, but for prune80 of MRPC and SQuAD: the Surgeon starts anew.
 #
 # TUTORIAL_DATA_DIR=... bash tools/real_data.sh mrpc|stsb|conll2003|go_emotions|squad
 set -euo pipefail
@@ -45,7 +45,7 @@ elif [ "$TASK" = squad ]; then
     DATA_FLAGS+=(--train_file "$DATA/squad/train-part-v1.1.json,$SHIFTS/new_wiki_v1.0.json,$SHIFTS/amazon_reviews_v1.0.json"
         --validation_file "$DATA/squad/dev-v1.1.json" --doc_stride 128)
 fi
-# A score has no softened answer that could be taught (helpers/requests.py), so STS-B has no teacher.
+# A score has no softened answer that could be taught (helpers/teaching.py), so STS-B has no teacher here.
 LAST=prune80_quant_distill TEACHER=(--distill_teacher "$PLACE/dense" --distill_hardness "$HARDNESS")
 [ "$TASK" != stsb ] || LAST=prune80_quant TEACHER=()
 

@@ -39,7 +39,7 @@ settings() {
     case $1 in
     sst2) COMMAND=run_glue LENGTH=128 BATCH=32 RATE=1e-4 DENSE=3 TRANSFER=2 QUANT=1 ;;
     mrpc) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=5 TRANSFER=5 QUANT=2 ;;
-    # A score has no softened answer that could be taught (helpers/requests.py).
+    # A score has no softened answer that could be taught (helpers/teaching.py).
     stsb) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=4 TRANSFER=4 QUANT=2 TEACHER=no ;;
     ag_news) COMMAND=run_glue LENGTH=128 BATCH=32 RATE=1e-4 DENSE=2 TRANSFER=2 QUANT=1 ;;
     conll2003) COMMAND=run_ner LENGTH=128 BATCH=16 RATE=1e-4 DENSE=3 TRANSFER=3 QUANT=1 ;;
