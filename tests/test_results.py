@@ -380,7 +380,7 @@ def test_the_words_about_squad_are_what_is_stored() -> None:
     assert "Exact match is {:.3f} dense, {:.3f} at 80 % and {:.3f} in int8".format(*exact) in words
     epochs = sum(stops[n]["request"]["epochs"] for n in ("prune80", "prune80_quant_distill"))
     rows = stops["prune80"]["rows"]["train"]
-    assert f"{epochs:g} epochs of {rows:,} questions had to do" in words
+    assert f"In all {epochs:g} epochs of {rows:,} questions had to do" in words
 
 
 def test_ways_of_pruning_are_averaged_over_their_seeds() -> None:
