@@ -265,7 +265,8 @@ def with_distillation(
         f"      distill_output_keys: [{', '.join(output_keys)}]\n"
     )
     taught = from_text(recipe.text.rstrip("\n") + "\n" + added, recipe.name, recipe.path)
-    refuse_lost_states(taught)
+    if taught.compares_states:
+        refuse_lost_states(taught)
     return taught
 
 
