@@ -60,6 +60,18 @@ def check_validation(validation: "Dataset", columns: Sequence[str]) -> None:
             raise UserError(f"The validation data has no column {column!r}, the train data has.")
 
 
+def say_empty_texts(split: "Dataset", where: str) -> None:
+    """Print how many rows have a label, but a text with nothing in it."""
+    texts = [column for column in split.column_names if column != "label"]
+    rows = zip(*(split[column] for column in texts), strict=True)
+    empty = [number for number, row in enumerate(rows, start=1) if not all(row)]
+    if empty:
+        print(
+            f"{len(empty):,} of {len(split):,} {where} rows have an empty text "
+            f"(first: row {empty[0]}). They count as any other."
+        )
+
+
 def renamed(split: "Dataset", texts: dict[str, str], labels: Sequence[Any]) -> "Dataset":
     """Return the rows under our names: the texts, stripped, and `label`."""
     from datasets import Dataset

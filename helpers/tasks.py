@@ -126,7 +126,8 @@ class Task:
 
     def with_labels(self, labels: list[str]) -> Self:
         """Return the same rows under a finished model's labels, if they show only some of them."""
-        if not self.numbered or not set(self.labels) < set(labels):
+        shows_some = self.labels and set(self.labels) < set(labels)
+        if not self.numbered or not shows_some:
             return self
         numbers = [labels.index(label) for label in self.labels]
         work = partial(_renumbered, column=self.numbered, numbers=numbers)
@@ -270,5 +271,7 @@ def load_task(
     train, validation = (
         columns.renamed(split, texts, values) for split, values in zip(splits, numbers, strict=True)
     )
+    columns.say_empty_texts(train, "train")
+    columns.say_empty_texts(validation, "validation")
     task = KINDS[kind](name, train, validation, names, max_seq_length or tier.max_seq_length)
     return task.shortened(tier.train_examples, tier.validation_examples)

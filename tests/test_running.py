@@ -268,6 +268,34 @@ def test_somebody_elses_model_can_be_measured(
     assert found == pytest.approx(dense.metrics)
 
 
+ASKED = {"id": 1, "context": "the sea", "question": "what?"}
+ASKED["answers"] = {"text": ["sea"], "answer_start": [4]}
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "content"),
+    [
+        ("run_qa", "some.jsonl", json.dumps(ASKED)),
+        ("run_mlm", "some.txt", "the sea and the sky\n" * 50),
+        ("run_ner", "some.txt", "the O\nsea B-LOC\n"),
+    ],
+)
+def test_another_kinds_command_does_not_measure_a_finished_model(
+    command: str,
+    name: str,
+    content: str,
+    dense: Checkpoint,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    (tmp_path / name).write_text(content)
+    flags = ["--model_name_or_path", dense.folder, "--validation_file", tmp_path / name]
+    places = ["--do_eval", "--output_dir", tmp_path / "measured"]
+    assert main([command, *map(str, flags + places)]) == 2
+    assert "Give the data it was trained for" in capsys.readouterr().err
+    assert not (tmp_path / "measured").exists()
+
+
 def test_somebody_elses_model_can_teach(foreign: Path, dense: Checkpoint, tiny_task: Task) -> None:
     taught_by = running.teacher(str(foreign), dense, tiny_task)
     batch = {"input_ids": torch.arange(8).reshape(2, 4)}

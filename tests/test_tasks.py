@@ -417,6 +417,16 @@ def test_check_length_takes_the_limit_itself() -> None:
         tasks.check_length(513, 512)
 
 
+def test_rows_without_a_text_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "some.csv"
+    file.write_text("text,label\none,good\n,odd\ntwo,odd\n")
+    load_task("some", train_file=file, validation_file=file)
+    assert "1 of 3 train rows have an empty text (first: row 2)" in capsys.readouterr().out
+    file.write_text("text,label\none,good\ntwo,odd\n")
+    load_task("some", train_file=file, validation_file=file)
+    assert "empty text" not in capsys.readouterr().out
+
+
 def test_rows_with_some_of_a_models_labels_take_the_models_numbers(tmp_path: Path) -> None:
     file = tmp_path / "some.csv"
     file.write_text("text,label\none,good\ntwo,odd\n")
