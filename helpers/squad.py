@@ -136,12 +136,7 @@ def tidy(row: Row, source: str) -> Row:
         UserError: if a field is missing or of another type.
     """
     try:
-        answers = row["answers"]
-        if isinstance(answers, dict):
-            pairs = list(zip(answers["text"], answers["answer_start"], strict=True))
-        else:
-            pairs = [(answer["text"], answer["answer_start"]) for answer in answers]
-        pairs = [(_text(text), operator.index(start)) for text, start in pairs if text.strip()]
+        pairs = [pair for pair in _answers(row["answers"]) if pair[0].strip()]
         return {
             "id": str(row["id"]),
             "title": _text(row.get("title") or ""),
@@ -150,7 +145,27 @@ def tidy(row: Row, source: str) -> Row:
             "answers": {"text": [p[0] for p in pairs], "answer_start": [p[1] for p in pairs]},
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise wrong_shape(source, error) from error
+        named = f"{source}, question {row['id']}" if "id" in row else source
+        raise wrong_shape(named, error) from error
+
+
+def _answers(answers: Any) -> list[tuple[str, int]]:  # noqa: ANN401 - whatever the JSON holds
+    """Return the texts of the answers, each with its place."""
+    if not isinstance(answers, list | dict):
+        raise TypeError(f"answers are {answers!r:.40}")
+    if isinstance(answers, list):
+        texts, starts = ([answer[key] for answer in answers] for key in ("text", "answer_start"))
+    else:
+        texts, starts = answers["text"], answers["answer_start"]
+    if len(texts) != len(starts):
+        raise ValueError(f"{len(texts)} texts of answers, {len(starts)} times answer_start")
+    return [(_text(text), _place(start)) for text, start in zip(texts, starts, strict=True)]
+
+
+def _place(value: int) -> int:
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"answer_start {value!r:.40} is not a whole number")
+    return operator.index(value)
 
 
 def _text(value: str) -> str:

@@ -188,17 +188,17 @@ def test_empty_texts_are_counted(column: str, tmp_path: Path) -> None:
         ('{"data": [{"paragraphs": [{"qas": [{"id": 1}]}]}]}', "no field 'context'"),
         ('{"data": [{"paragraphs": {"qas": 1}}]}', "another shape"),
         ('[{"id": 1, "question": "q", "context": "c", "answers": null}]', "another shape"),
-        ('[{"id": 1, "question": "q", "context": "c", "answers": "c"}]', "another shape"),
+        ('[{"id": 1, "question": "q", "context": "c", "answers": "c"}]', "answers are 'c'"),
         ('[{"id": 1, "question": "q", "context": 5, "answers": []}]', "5 is not a text"),
         (
             '[{"id": 1, "question": "q", "context": "c", '
             '"answers": {"text": ["c"], "answer_start": []}}]',
-            "another shape",
+            "question 1 has another shape (1 texts of answers, 0 times answer_start",
         ),
         (
             '[{"id": 1, "question": "q", "context": "c", '
             '"answers": {"text": ["c"], "answer_start": ["0"]}}]',
-            "another shape",
+            "question 1 has another shape (answer_start '0' is not a whole number",
         ),
         ('[{"id": 1, "question": "q", "context": "\\ud83c", "answers": []}]', "surrogates"),
     ],
