@@ -30,6 +30,7 @@ def encode(
 ) -> "Dataset":
     """Turn questions into windows, one row each, and say so where they are many."""
     check_tokenizer(tokenizer)
+    say_cut_questions(split, tokenizer, question_limit(max_seq_length))
     work = partial(
         encode_rows,
         tokenizer=tokenizer,
@@ -71,7 +72,7 @@ def encode_rows(
     scored: bool,
 ) -> dict[str, list]:
     """Tokenize questions with their contexts into windows; see `QuestionAnswering.encode`."""
-    limit = min(MAX_QUESTION_TOKENS, max_seq_length // 2)
+    limit = question_limit(max_seq_length)
     questions, longest = cut_questions(rows["question"], tokenizer, limit)
     check_stride(tokenizer, max_seq_length, doc_stride, longest)
     tokens = tokenizer(
@@ -103,6 +104,23 @@ def encode_rows(
     }
 
 
+def question_limit(max_seq_length: int) -> int:
+    """Return the tokens kept of a question: the rest of a window is for its context."""
+    return min(MAX_QUESTION_TOKENS, max_seq_length // 2)
+
+
+def say_cut_questions(split: "Dataset", tokenizer: "PreTrainedTokenizerBase", limit: int) -> None:
+    """Print how many questions are longer than what is kept of one."""
+    questions = [question.lstrip() for question in split["question"]]
+    tokens = tokenizer(questions, add_special_tokens=False, truncation=True, max_length=limit + 1)
+    long = [row for row, ids in enumerate(tokens["input_ids"]) if len(ids) > limit]
+    if long:
+        print(
+            f"{len(long):,} of {len(questions):,} questions have more than {limit} tokens "
+            f"(first: {split['id'][long[0]]}). The model reads the first {limit} of each."
+        )
+
+
 def cut_questions(
     questions: list[str], tokenizer: "PreTrainedTokenizerBase", limit: int
 ) -> tuple[list[str], int]:
@@ -128,10 +146,11 @@ def check_stride(
     room = max_seq_length - question - tokenizer.num_special_tokens_to_add(pair=True)
     if doc_stride < room:
         return
+    smaller = f"--doc_stride {room // 2} or " if room > 1 else ""
     raise UserError(
         f"doc_stride is {doc_stride}, but beside a question of {question} tokens a window of "
-        f"{max_seq_length} has room for {max(room, 0)} tokens of context. "
-        f"Use --doc_stride {max(room // 2, 0)} or a larger --max_seq_length."
+        f"{max_seq_length} has room for {max(room, 0)} tokens of context. Use {smaller}a larger "
+        "--max_seq_length."
     )
 
 

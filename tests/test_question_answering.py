@@ -186,6 +186,22 @@ def test_a_stride_that_leaves_no_room_is_refused(tokenizer: PreTrainedTokenizerB
     task = task_of(ANSWERED[4:5], doc_stride=56)
     with pytest.raises(UserError, match="question of 5 tokens .* room for 56 .*--doc_stride 28"):
         task.encode(tokenizer, task.train)
+    task = replace(task, max_seq_length=8, doc_stride=2)
+    with pytest.raises(UserError, match="room for 1 tokens of context. Use a larger --max_seq"):
+        task.encode(tokenizer, task.train)
+
+
+def test_questions_that_are_cut_are_counted(
+    tokenizer: PreTrainedTokenizerBase, capsys: pytest.CaptureFixture
+) -> None:
+    asked = [row(f"{words} words", "why " * words, SHORT, "twice") for words in (32, 33, 90)]
+    task = task_of(asked)
+    task.encode(tokenizer, task.train)
+    found = capsys.readouterr().out
+    assert "2 of 3 questions have more than 32 tokens (first: 33 words)" in found
+    task = task_of(asked[:1])
+    task.encode(tokenizer, task.train)
+    assert "questions" not in capsys.readouterr().out
 
 
 def test_windows_longer_than_the_model_reads_are_refused(
