@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -77,6 +77,18 @@ def make_folder(folder: Path) -> None:
             f"No folder can be made in {folder.parent} ({error.strerror}). "
             "Choose an output folder that can be written."
         ) from error
+
+
+@contextmanager
+def no_empty_folder(folder: Path) -> Iterator[None]:
+    """Make a folder; if the work in it fails before it holds anything, leave none behind."""
+    make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # one that holds something stays
+            folder.rmdir()
+        raise
 
 
 def refuse_occupied(folder: Path, overwrite: bool = False) -> None:

@@ -200,14 +200,14 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
     """
     check_answers(checkpoint, task, "Give the data it was trained for.")
     folder = evaluation_folder(args.output_dir)
-    stops.make_folder(folder)
-    tokenizer = models.load_tokenizer(checkpoint.folder)
-    network = models.load_model(checkpoint)
-    rows = task.only_measured()
-    trainer = make_trainer(folder, rows, network, tokenizer, None, None, args, False)
-    metrics = measure(trainer, task, folder)
-    if processes.is_main():
-        (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    with stops.no_empty_folder(folder):
+        tokenizer = models.load_tokenizer(checkpoint.folder)
+        network = models.load_model(checkpoint)
+        rows = task.only_measured()
+        trainer = make_trainer(folder, rows, network, tokenizer, None, None, args, False)
+        metrics = measure(trainer, task, folder)
+        if processes.is_main():
+            (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return Checkpoint(checkpoint.folder, {**checkpoint.run, "metrics": metrics})
 
 

@@ -238,3 +238,12 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
         stops.writing(tmp_path / "run"),
     ):
         raise AssertionError
+
+
+def test_work_that_fails_leaves_no_empty_folder(tmp_path: Path) -> None:
+    for written in (False, True):
+        with pytest.raises(SystemExit), stops.no_empty_folder(tmp_path / "out"):
+            if written:
+                (tmp_path / "out" / "answers.json").touch()
+            sys.exit(143)
+        assert (tmp_path / "out").exists() == written
