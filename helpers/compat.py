@@ -9,6 +9,7 @@ All symptoms were seen with the versions in `requirements.lock`.
 # Python 3.9, which macOS has, gets as far as being told that it is the wrong one.
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 # FakeQuantize and SparseML's int8 folding were seen to work with this opset.
 ONNX_OPSET = 14
+FLAG_HELP = {
+    "distill_teacher": "a dense model of the same task: a folder, a hub name, 'self' or 'disable'",
+    "recipe": "a recipe's file, or the name of one in recipes/",
+    "recipe_args": "variables of the recipe to set, as num_epochs=3,init_lr=1e-4 or as JSON",
+}
 
 
 def quiet_stack() -> None:
@@ -226,6 +232,18 @@ def switch_off_autocast(args: TrainingArguments) -> None:
     # `accelerate launch --mixed_precision bf16` sets it, too.
     if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16":
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+
+
+def word_flags(arguments: type) -> None:
+    """Let `--help` say what SparseML's own flags take.
+
+    Symptom: `run_qa --help` asks for "a trained text classification model" as a teacher.
+    Cause: SparseML has one dataclass of these flags for all kinds of tasks.
+    """
+    for field in dataclasses.fields(arguments):
+        if field.name in FLAG_HELP:
+            said = {**field.metadata, "help": FLAG_HELP[field.name]}
+            field.metadata = types.MappingProxyType(said)
 
 
 def keep_run_length(args: TrainingArguments, num_epochs: float) -> None:

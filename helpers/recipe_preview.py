@@ -64,7 +64,7 @@ _SETTINGS = (
     "init_lr", "final_lr", "lr_func", "init_sparsity", "final_sparsity", "mask_type", "inter_func",
     "update_frequency", "num_grads", "fisher_block_size", "disable_quantization_observer_epoch",
     "freeze_bn_stats_epoch", "quantize_embeddings", "exclude_module_types", "ignore",
-    "submodules", "hardness", "temperature", "layers",
+    "submodules", "hardness", "temperature", "layers", "gain", "normalize",
 )  # fmt: skip
 
 
@@ -100,9 +100,10 @@ def settings(modifier: "RecipeModifier") -> str:
     shown = [f"{key}={short(value)}" for key, value in found.items() if value not in (None, -1)]
     if weights := (modifier.params.get("scheme") or {}).get("weights"):
         shown.append(f"weights=per {weights['strategy']}")
-    patterns = modifier.params.get("params")
-    if isinstance(patterns, list):
-        shown.append(f"params={len(patterns)} patterns")
+    for key, what in (("params", "patterns"), ("student_layer_names", "modules")):
+        names = modifier.params.get(key)
+        if isinstance(names, list):
+            shown.append(f"{key}={len(names)} {what}")
     return ", ".join(shown)
 
 

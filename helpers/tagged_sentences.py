@@ -149,7 +149,7 @@ def label_names(train: "Dataset", validation: "Dataset") -> list[str]:
     if strange:
         raise UserError(
             f"{', '.join(strange[:5])}: not BIO tags, by which entities are scored. Expected O, "
-            "and B- or I- with a type, such as B-PER."
+            "and B-, I-, E- or S- with a type, such as B-PER."
         )
     if len(found) < 2:
         raise UserError(f"Every word of the train data has the tag {found}: nothing to learn.")

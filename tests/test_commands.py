@@ -75,6 +75,14 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture) -> None:
     assert all(name in shown for name in COMMANDS)
 
 
+def test_help_says_what_sparsemls_flags_take(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["run_qa", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "a dense model of the same task: a folder" in shown
+    assert "text classification model" not in shown
+
+
 def test_wrong_commands_are_refused(refused: Callable[..., str]) -> None:
     assert "No command was given" in refused()
     assert "no command 'fine_tune'. Expected one of tutorial" in refused("fine_tune")
@@ -90,7 +98,7 @@ def test_unknown_flags_are_refused(command: str, refused: Callable[..., str]) ->
 def test_a_flag_that_was_mistyped_names_the_one_that_was_meant(
     flags: list[str], refused: Callable[..., str]
 ) -> None:
-    assert "is --learning_rate meant?" in refused(*flags, "--learnig_rate", "1e-4")
+    assert "is --learning_rate meant? See" in refused(*flags, "--learnig_rate", "1e-4")
     assert "a.json is no flag. A file of flags must stand alone" in refused(
         "run_glue", "a.json", *flags[1:]
     )

@@ -197,13 +197,16 @@ def test_quantization_that_fails_here_is_a_finding(
     assert report["int8"] == {}
 
 
-def test_a_scale_for_each_output_is_said(
+def test_a_scale_for_each_output_and_compared_states_are_said(
     network: torch.nn.Module, capsys: pytest.CaptureFixture
 ) -> None:
     name = "minilm-6layers_quant_per_channel"
     report = preview.describe(helpers.load_recipe(name), network)
     assert report["warnings"] == [] and len(report["int8"]["Linear"]) == 14
     assert report["modifiers"][-1]["settings"].endswith("weights=per channel")
+    states = preview.describe(helpers.load_recipe("minilm-6layers_quant_states"), network)
+    shown = next(row["settings"] for row in states["modifiers"] if "PerLayer" in row["modifier"])
+    assert shown == "gain=1, normalize=True, student_layer_names=7 modules"
     assert main(["preview", name, "--recipe_args", "weights_strategy=chanel"]) == 2
     assert "got chanel" in capsys.readouterr().err
 

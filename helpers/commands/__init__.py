@@ -40,7 +40,8 @@ def parse(command: str, types: Sequence[type], argv: list[str], **defaults: Any)
     except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
         reason = textwrap.shorten(str(error), LONGEST).rstrip(".")
         reason = f"{argv[0]}: {reason}" if is_flag_file(argv) else reason
-        raise UserError(f"{reason}. See `{name} --help`.") from error
+        end = "" if reason.endswith("?") else "."
+        raise UserError(f"{reason}{end} See `{name} --help`.") from error
     return tuple(found)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from helpers import compat
 from helpers.commands import given, parse, print_json, typed_out
 from helpers.commands.arguments import (
     DataArguments,
@@ -45,6 +46,7 @@ def run(command: str, data_type: type[DataArguments], argv: list[str], **default
     from helpers import processes
     from helpers.training import DEFAULTS
 
+    compat.word_flags(TrainingArguments)
     types = (ModelArguments, data_type, TrainingArguments, JsonArgument)
     known = {**DEFAULTS, **defaults, **recorded_settings(argv, data_type)}
     model, data, args, output = parse(command, types, without_fp16(argv), **known)
