@@ -48,6 +48,7 @@ class MaskedLanguageModel(Task):
     main_metric: ClassVar[str] = "accuracy"
     # The rows are masked anew in every epoch.
     records_teacher: ClassVar[bool] = False
+    numbered: ClassVar[str] = ""
     texts: ClassVar[tuple[str, ...]] = ("text",)
 
     @property

@@ -71,6 +71,7 @@ class QuestionAnswering(Task):
     main_metric: ClassVar[str] = "f1"
     # Its answers are two numbers a token, and windows differ in tokens.
     records_teacher: ClassVar[bool] = False
+    numbered: ClassVar[str] = ""
     texts: ClassVar[tuple[str, ...]] = ("question", "context")
 
     def __post_init__(self) -> None:

@@ -126,8 +126,7 @@ class Task:
 
     def with_labels(self, labels: list[str]) -> Self:
         """Return the same rows under a finished model's labels, if they show only some of them."""
-        shows_some = self.labels and set(self.labels) < set(labels)
-        if not self.numbered or not shows_some:
+        if not self.numbered or not set(self.labels) < set(labels):
             return self
         numbers = [labels.index(label) for label in self.labels]
         work = partial(_renumbered, column=self.numbered, numbers=numbers)

@@ -49,6 +49,7 @@ class Upstream(Task):
     main_metric: ClassVar[str] = "cosine_similarity"
     # Its hidden states are compared, too, and those of a corpus fill a disk.
     records_teacher: ClassVar[bool] = False
+    numbered: ClassVar[str] = ""
     texts: ClassVar[tuple[str, ...]] = ("text",)
 
     @property
