@@ -136,7 +136,7 @@ def tidy(row: Row, source: str) -> Row:
         UserError: if a field is missing or of another type.
     """
     try:
-        pairs = [pair for pair in _answers(row["answers"]) if pair[0].strip()]
+        pairs = _answers(row["answers"])
         return {
             "id": str(row["id"]),
             "title": _text(row.get("title") or ""),
@@ -145,21 +145,23 @@ def tidy(row: Row, source: str) -> Row:
             "answers": {"text": [p[0] for p in pairs], "answer_start": [p[1] for p in pairs]},
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        named = f"{source}, question {row['id']}" if "id" in row else source
-        raise wrong_shape(named, error) from error
+        named = isinstance(row, dict) and "id" in row
+        where = f"{source}, question {row['id']}" if named else source
+        raise wrong_shape(where, error) from error
 
 
 def _answers(answers: Any) -> list[tuple[str, int]]:  # noqa: ANN401 - whatever the JSON holds
-    """Return the texts of the answers, each with its place."""
-    if not isinstance(answers, list | dict):
-        raise TypeError(f"answers are {answers!r:.40}")
-    if isinstance(answers, list):
-        texts, starts = ([answer[key] for answer in answers] for key in ("text", "answer_start"))
-    else:
+    """Return the answers that have a text, each with its place."""
+    if isinstance(answers, dict):
         texts, starts = answers["text"], answers["answer_start"]
-    if len(texts) != len(starts):
-        raise ValueError(f"{len(texts)} texts of answers, {len(starts)} times answer_start")
-    return [(_text(text), _place(start)) for text, start in zip(texts, starts, strict=True)]
+        if len(texts) != len(starts):
+            raise ValueError(f"{len(texts)} texts of answers, {len(starts)} times answer_start")
+        pairs = list(zip(texts, starts, strict=True))
+    elif isinstance(answers, list):
+        pairs = [(answer["text"], answer["answer_start"]) for answer in answers]
+    else:
+        raise TypeError(f"answers are {answers!r:.40}")
+    return [(_text(text), _place(start)) for text, start in pairs if text.strip()]
 
 
 def _place(value: int) -> int:

@@ -154,7 +154,10 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
     assert "no train questions" in refused(tmp_path, [row], on_bad_answers="drop")
 
 
-@pytest.mark.parametrize("answers", [[], [{"text": " ", "answer_start": 0}]])
+@pytest.mark.parametrize(
+    "answers",
+    [[], [{"text": " ", "answer_start": 0}], [{"text": "", "answer_start": None}]],
+)
 def test_a_question_without_an_answer_needs_the_flag(answers: list, tmp_path: Path) -> None:
     rows = [ROWS[0], question("none", answers=answers)]
     said = refused(tmp_path, rows)
@@ -184,6 +187,8 @@ def test_empty_texts_are_counted(column: str, tmp_path: Path) -> None:
         ('{"data": 3}', "another shape"),
         ('"text"', "another shape"),
         ("[1, 2]", "another shape"),
+        ('["an idle text"]', "another shape"),
+        ('[["id"]]', "another shape"),
         ('{"rows": []}', "no field 'answers'"),
         ('{"data": [{"paragraphs": [{"qas": [{"id": 1}]}]}]}', "no field 'context'"),
         ('{"data": [{"paragraphs": {"qas": 1}}]}', "another shape"),
