@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from helpers.errors import UserError
+
 BITS = 16
 
 
@@ -32,3 +34,26 @@ def quicken_dropout(model: nn.Module) -> None:
         for name, child in parent.named_children():
             if type(child) is nn.Dropout and next(model.parameters()).device.type == "cpu":
                 setattr(parent, name, Dropout(child.p))
+
+
+def check_dropout(share: float | None) -> None:
+    """Refuse a share that is none.
+
+    Raises:
+        UserError: for a share below 0, or of 1 and more, which would leave nothing.
+    """
+    if share is not None and not 0 <= share < 1:
+        raise UserError(f"--dropout is a share from 0 to below 1, not {share:g}.")
+
+
+def set_dropout(model: nn.Module, share: float) -> None:
+    """Let every `nn.Dropout` drop this share; the config keeps its own, for whoever goes on.
+
+    Raises:
+        UserError: if the model has none, so that nothing would change.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Dropout)]
+    if not layers:
+        raise UserError(f"{type(model).__name__} has no dropout to set. Leave --dropout away.")
+    for layer in layers:
+        layer.p = share

@@ -64,7 +64,7 @@ def read_splits(
 
 def read_texts(files: str | Path, text_column: str | None, where: str = "train") -> "list[Dataset]":
     """Return the rows with text of each file; several have commas between them."""
-    found = [read_file(Path(file.strip())) for file in str(files).split(",")]
+    found = [read_file(file) for file in sources.several(files)]
     return [text_rows(rows, text_column, where) for rows in found]
 
 

@@ -65,6 +65,7 @@ def describe_request(
     teacher: Checkpoint | None,
     args: "TrainingArguments",
     bf16: bool | None,
+    dropout: float | None = None,
 ) -> dict[str, Any]:
     """Return what makes two runs the same run; `bf16` None stands for "where it is faster"."""
     best = args.load_best_model_at_end
@@ -85,6 +86,7 @@ def describe_request(
         **{name: getattr(args, name) for name in DECISIVE},
         # Only where they are asked for, so that runs from before they counted are found again.
         **({"fp16": True} if args.fp16 else {}),
+        **({} if dropout is None else {"dropout": dropout}),
         **({"best": {name: str(getattr(args, name)) for name in CHOOSING}} if best else {}),
     }
 

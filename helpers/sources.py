@@ -16,6 +16,13 @@ AS_WRITTEN = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
 VALIDATION_SPLITS = ("validation", "dev", "val", "valid", "test")
 
 
+def several(files: str | Path) -> list[Path]:
+    """Return the files of a list with commas in between; an existing file may have one itself."""
+    if Path(files).exists():
+        return [Path(files)]
+    return [Path(file.strip()) for file in str(files).split(",")]
+
+
 def embedded(cache: Path) -> tuple["Dataset", "Dataset"]:
     """Return train and validation of the docstring corpus, built on first use."""
     from helpers.corpus import docs_library

@@ -4,6 +4,7 @@ Nothing here trusts a log line: the zeros are counted in the tensors, the int8 p
 graph that will be run.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from helpers.errors import ProofError
 
 if TYPE_CHECKING:
     import onnx
+    import torch
     from torch import nn
 
 # A matrix of n weights cannot be split finer than 1/n; half a percent is far below what matters.
@@ -122,22 +124,39 @@ def check_blocks(model: "nn.Module", names: list[str]) -> None:
             )
 
 
-def check_zeros_kept(before: dict[str, float], after: dict[str, float]) -> None:
-    """Hold a model that started sparse to its zeros.
+def zero_places(model: "nn.Module") -> "dict[str, torch.Tensor]":
+    """Return where the zeros of each matrix are that is sparse already (bool, on the CPU)."""
+    found = parameters(model)
+    return {name: found[name].detach().cpu() == 0 for name in sparse_parameters(model)}
+
+
+def check_zeros_kept(
+    before: "dict[str, torch.Tensor]", model: "nn.Module", chosen_anew: Collection[str] = ()
+) -> None:
+    """Hold a model that started sparse to its zeros, each in its place.
+
+    Args:
+        before: `zero_places` of the start; a matrix of a layer that was dropped is passed over.
+        model: what became of it.
+        chosen_anew: matrices for which the recipe chooses new zeros, so that only their number may
+            not fall, by more than `TOLERANCE`.
 
     Raises:
-        ProofError: if any matrix ended with fewer zeros than it started with.
+        ProofError: naming the first matrix with zeros that came back to life.
     """
-    lost = {name: before[name] - after[name] for name in before if name in after}
-    worst = max(lost, key=lost.__getitem__, default=None)
-    if worst is None or lost[worst] <= TOLERANCE:
-        return
-    raise ProofError(
-        "zeros kept",
-        f"at least {before[worst]:.1%} zeros in {worst}",
-        f"{after[worst]:.1%}",
-        "Add a ConstantPruningModifier for every pruned matrix to the recipe.",
-    )
+    found = parameters(model)
+    for name in [name for name in before if name in found]:
+        zero, now = before[name], found[name].detach().cpu() == 0
+        alive = int((zero & ~now).sum())
+        if name in chosen_anew:
+            alive = int(zero.sum()) - int(now.sum()) - int(TOLERANCE * zero.numel())
+        if alive > 0:
+            raise ProofError(
+                "zeros kept",
+                f"the {int(zero.sum()):,} zeros of {name}",
+                f"{alive:,} of them came back to life",
+                "Add a ConstantPruningModifier for every pruned matrix to the recipe.",
+            )
 
 
 def quantized_modules(model: "nn.Module") -> pd.DataFrame:

@@ -95,6 +95,11 @@ def check_start_sparsity(recipe: "Recipe", network: "nn.Module") -> None:
     matched = check_against(recipe, network)
     kept = [m for m in recipe.modifiers if m.name == "ConstantPruningModifier"]
     names = [name for m in kept for pattern in m.patterns() for name in matched[pattern]]
+    if not names:
+        raise UserError(
+            f"{recipe.name} counts on zeros (start_sparsity {expected}) and holds none. Add a "
+            "ConstantPruningModifier for the matrices that have them."
+        )
     found = sparsity.parameter_sparsity(network, names)
     worst = min(found, key=found.__getitem__)
     if found[worst] >= float(expected) - sparsity.TOLERANCE:

@@ -27,6 +27,7 @@ from helpers import (
     stops,
     structure,
 )
+from helpers.dropout import check_dropout, set_dropout
 from helpers.requests import (
     check_answers,
     check_request,
@@ -59,6 +60,7 @@ def fine_tune(
     distill_teacher: Checkpoint | Literal["disable"] | None = None,
     distill_hardness: float | None = None,
     distill_temperature: float | None = None,
+    dropout: float | None = None,
     bf16: bool | None = None,
     overwrite: bool = False,
     args: TrainingArguments | None = None,
@@ -78,6 +80,8 @@ def fine_tune(
             distillation that a recipe declares.
         distill_hardness: weight of the teacher against the labels, 0 to 1; 1.0 if None.
         distill_temperature: softening of both sets of answers; 2.0 if None.
+        dropout: share of activations left out while training, 0 to below 1; the model's own
+            if None. 0.0 suits a student that learns hidden states: noise in what is compared.
         bf16: autocast outside QAT; None for "where it is faster", which is measured.
         overwrite: replace what `output_dir` holds, and start anew where a run was killed.
         args: Hugging Face TrainingArguments, all of them; this project's `DEFAULTS` if None.
@@ -93,6 +97,7 @@ def fine_tune(
     disabled = distill_teacher == "disable"
     teacher = None if disabled else distill_teacher
     check_teaching(task, teacher, distill_hardness, recipe)
+    check_dropout(dropout)
     recipe = taught(recipe, teacher, distill_hardness, distill_temperature, task)
     args = args or TrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **settings})
     check_smoothing(task, teacher, args.label_smoothing_factor)
@@ -101,7 +106,7 @@ def fine_tune(
     bf16 = (args.bf16 or None) if bf16 is None else bf16
     # For the Trainer's own checkpoints; in safetensors a masked-LM head would lack its tied weight.
     args.save_safetensors = False
-    request = describe_request(task, model, recipe, teacher, args, bf16)
+    request = describe_request(task, model, recipe, teacher, args, bf16, dropout)
     if not overwrite and (found := reuse(output_dir, request)):
         return found
     check_request(model, recipe, teacher, task, disabled=disabled)
@@ -113,7 +118,7 @@ def fine_tune(
     with processes.one_writer(writing, Path(args.output_dir)) as folder:
         resuming.note_request(folder, request)
         autocast = processes.agreed(default_bf16() if bf16 is None else bf16)
-        run = train_into(folder, task, model, recipe, teacher, args, autocast, resumed)
+        run = train_into(folder, task, model, recipe, teacher, args, autocast, resumed, dropout)
         if processes.is_main():
             (folder / resuming.REQUEST).unlink()
             stops.write_note(folder, "run.json", {**run, "request": request})
@@ -129,6 +134,7 @@ def train_into(
     args: TrainingArguments,
     bf16: bool,
     resumed: Path | None = None,
+    dropout: float | None = None,
 ) -> dict[str, Any]:
     """Train, check, and save into `folder`; return the content of `run.json`."""
     set_seed(args.seed)
@@ -136,16 +142,17 @@ def train_into(
     network = starts.build(start, task)
     promised = promises(recipe, network)
     starts.check_zeros(recipe, network)
-    before = sparsity.sparse_parameters(network)
+    before = sparsity.zero_places(network)
+    if dropout is not None:
+        set_dropout(network, dropout)
     trainer = make_trainer(folder, task, network, tokenizer, recipe, teacher, args, bf16)
     check_steps(recipe, args.max_steps, compat_resume.updates_an_epoch(trainer))
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else False)
     minutes = trainer.clock.seconds / 60
     metrics = measure(trainer, task, folder)
     check_pruned(promised, network)
-    left = sparsity.parameters(network)
-    after = sparsity.parameter_sparsity(network, [name for name in before if name in left])
-    sparsity.check_zeros_kept({name: before[name] for name in after}, after)
+    chosen_anew = {name for names in promised.values() for name in names}
+    sparsity.check_zeros_kept(before, network, chosen_anew)
     quantized = sparsity.quantized_modules(network)
     check_quantized(recipe, len(quantized))
     processes.check_same_everywhere(network)

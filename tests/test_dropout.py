@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.dropout import Dropout, quicken_dropout
+from helpers.dropout import Dropout, check_dropout, quicken_dropout, set_dropout
+from helpers.errors import UserError
 
 SHAPE = (64, 12, 33, 31)  # no multiple of four, so that the last number is cut
 
@@ -74,3 +75,20 @@ def test_recipes_find_it_under_the_name_of_torchs(
     wrapped = [m for m in model.modules() if isinstance(m, torch.ao.quantization.QuantWrapper)]
     assert sum(isinstance(m.module, nn.Dropout) for m in wrapped) == rounded
     assert len(wrapped) == 1 + rounded
+
+
+def test_a_share_is_set_in_every_dropout() -> None:
+    model = nn.Sequential(nn.Dropout(0.2), nn.Sequential(Dropout(0.1)))
+    set_dropout(model, 0.0)
+    assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.0, 0.0]
+
+
+def test_a_model_without_dropout_is_refused() -> None:
+    with pytest.raises(UserError, match="Linear has no dropout to set"):
+        set_dropout(nn.Linear(2, 2), 0.1)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_no_share_is_refused(share: float) -> None:
+    with pytest.raises(UserError, match="--dropout is a share from 0 to below 1, not"):
+        check_dropout(share)

@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from helpers import models, sparsity
 from helpers.errors import ProofError
@@ -66,10 +67,29 @@ def test_a_promise_is_kept_within_half_a_percent() -> None:
 
 
 def test_zeros_may_become_more_but_not_fewer() -> None:
-    sparsity.check_zeros_kept({}, {})
-    sparsity.check_zeros_kept({"a": 0.8}, {"a": 0.9})
-    with pytest.raises(ProofError, match="at least 80.0% zeros in a.*ConstantPruningModifier"):
-        sparsity.check_zeros_kept({"a": 0.8, "b": 0.5}, {"a": 0.7, "b": 0.5})
+    model = nn.Linear(10, 10)
+    nn.init.ones_(model.weight)
+    sparsity.check_zeros_kept(sparsity.zero_places(model), model)
+    with torch.no_grad():
+        model.weight[:, :8] = 0
+        before = sparsity.zero_places(model)
+        model.weight[0] = 0
+        sparsity.check_zeros_kept(before, model)
+        model.weight[1, 0] = 1e-9
+    with pytest.raises(ProofError, match="80 zeros of weight, found 1 of them.*ConstantPruning"):
+        sparsity.check_zeros_kept(before, model)
+
+
+def test_zeros_that_are_chosen_anew_may_move_but_not_become_fewer() -> None:
+    model = nn.Linear(10, 10)
+    with torch.no_grad():
+        model.weight[:, :8] = 0
+        before = sparsity.zero_places(model)
+        model.weight.copy_(model.weight.roll(1, dims=1))
+        sparsity.check_zeros_kept(before, model, ["weight"])
+        model.weight[0] = 1
+    with pytest.raises(ProofError, match="8 of them came back to life"):
+        sparsity.check_zeros_kept(before, model, ["weight"])
 
 
 def test_quantized_modules_are_listed_by_kind(dense: Checkpoint, sparse_int8: Checkpoint) -> None:

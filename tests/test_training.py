@@ -76,6 +76,27 @@ def test_pruned_then_quantized_keeps_its_zeros(
     assert made.run["quantized_modules"] > 0
 
 
+def test_no_dropout_is_what_a_model_without_it_learns(
+    tiny_model: Path, tiny_task: Task, tmp_path: Path
+) -> None:
+    """The same as a config without dropout, step by step; with dropout it is another run."""
+    bare = shutil.copytree(tiny_model, tmp_path / "bare")
+    config = json.loads((bare / "config.json").read_text())
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (bare / "config.json").write_text(json.dumps({**config, **none}))
+    ways = {"flag": (tiny_model, 0.0), "config": (bare, None), "with": (tiny_model, None)}
+    made = {
+        name: helpers.fine_tune(tiny_task, model, tmp_path / name, dropout=share, **QUICK)
+        for name, (model, share) in ways.items()
+    }
+    answers = {name: logits(models.load_model(stop)) for name, stop in made.items()}
+    assert np.array_equal(answers["flag"], answers["config"])
+    assert not np.array_equal(answers["flag"], answers["with"])
+    assert made["flag"].run["request"]["dropout"] == 0.0
+    kept = json.loads((made["flag"].folder / "config.json").read_text())
+    assert kept["hidden_dropout_prob"] == 0.1, "whoever goes on has the model's own again"
+
+
 def test_the_same_request_is_not_trained_twice(
     dense: Checkpoint, tiny_model: Path, tiny_task: Task, capsys: pytest.CaptureFixture
 ) -> None:

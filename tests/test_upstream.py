@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,9 @@ from test_resuming import kill_after, same_weights
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 import helpers
-from helpers import models, sparsity, starts
+from helpers import models, plain_texts, sources, sparsity, starts, upstream
 from helpers.__main__ import main
+from helpers.commands.arguments import whole_paths
 from helpers.environment import REPOSITORY
 from helpers.errors import ProofError, UserError
 from helpers.recipes import load_recipe
@@ -128,6 +130,28 @@ def test_metrics_by_hand(six_layers: Path) -> None:
     assert found["same_neighbour"] == 1, "the map is another, the neighbours are not"
     mixed = task.metrics(dense[[0, 2, 1, 3]], dense)
     assert mixed["same_neighbour"] == 0
+
+
+def test_neighbours_are_looked_for_among_so_many(
+    six_layers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a whole corpus the search would take days; the cosine is that of all rows."""
+    task, rng = upstream_task(six_layers), np.random.default_rng(0)
+    dense = rng.normal(size=(40, 8))
+    other = np.concatenate([dense[:20], rng.normal(size=(20, 8))])
+    assert task.metrics(other, dense)["same_neighbour"] < 1
+    monkeypatch.setattr(upstream, "NEIGHBOURS", 20)
+    found = task.metrics(other, dense)
+    assert found["same_neighbour"] == 1
+    assert found["cosine_similarity"] < 0.8
+
+
+def test_what_is_compared_with_is_one_array(six_layers: Path) -> None:
+    task = upstream_task(six_layers)
+    windows = task.encode(AutoTokenizer.from_pretrained(six_layers), task.train)
+    found = task.references(windows)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, np.array(windows["labels"], dtype=np.float32))
 
 
 def test_padding_does_not_change_an_embedding(six_layers: Path) -> None:
@@ -280,6 +304,22 @@ def test_a_fine_tuned_teacher_or_start_is_refused(
     assert "was fine-tuned on sea-or-sky" in capsys.readouterr().err
 
 
+def test_a_sparse_model_is_no_teacher(
+    flags: list[str], sparse: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Neither by name, nor as a start that nobody wrote down the dense model of."""
+    out = ["--output_dir", str(tmp_path / "out")]
+    assert main([*flags, "--distill_teacher", str(sparse.folder), *out]) == 2
+    assert "is no dense model (80% zeros in encoder.layer.0" in capsys.readouterr().err
+    nameless = shutil.copytree(sparse.folder, tmp_path / "nameless")
+    (nameless / "run.json").unlink()
+    command = [*flags, *out]
+    command[2] = str(nameless)
+    assert main(command) == 2
+    assert "Pass --distill_teacher with the model it was pruned from" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_teacher_of_another_width_is_refused(
     flags: list[str],
     six_layers: Path,
@@ -323,6 +363,17 @@ def test_several_files_and_the_contexts_of_questions(tmp_path: Path) -> None:
     )
     assert task.validation["text"] == ["one", "a context 0"]
     assert task.train["text"] == ["two", "three", "four", *(f"a context {i}" for i in (1, 2, 3))]
+
+
+def test_spaces_after_commas_and_commas_in_names(tmp_path: Path) -> None:
+    """What is written down for a later --do_eval is what was read."""
+    for name in ("a.txt", "b.txt", "c,d.txt"):
+        (tmp_path / name).write_text("some words\n")
+    two, odd = f"{tmp_path}/a.txt, {tmp_path}/b.txt", f"{tmp_path}/c,d.txt"
+    assert sources.several(two) == [tmp_path / "a.txt", tmp_path / "b.txt"]
+    assert sources.several(odd) == [tmp_path / "c,d.txt"]
+    assert whole_paths(two) == f"{tmp_path}/a.txt,{tmp_path}/b.txt"
+    assert [len(plain_texts.read_texts(files, None)) for files in (two, odd)] == [2, 1]
 
 
 def test_a_text_file_is_read_from_disk_not_from_memory(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ PLACE=${TUTORIAL_RUNS:-runs}/$TASK/full
 # few the recipes' own learning rates, 4e-4 and 3e-4, are too high: on STS-B the model collapses in the first epoch.
 # MRPC and SQuAD learn the dense model's hidden states, too: by magnitude, taught the answers alone, they keep 0.9.
 PRUNE_RATE=4e-4 QUANT_RATE=3e-4 PRUNER=minilm-6layers_prune80 HARDNESS=0.5
-QUANTIZER=minilm-6layers_quant START=minilm MEASURED=epoch
+QUANTIZER=minilm-6layers_quant DROPOUT=() MEASURED=epoch
 case $TASK in
 mrpc)
     COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=5 PRUNE=10 QUANT=5 PRUNE_RATE=2e-4 QUANT_RATE=2e-4
@@ -31,7 +31,7 @@ squad)
     PRUNER=minilm-6layers_obs80_states QUANTIZER=minilm-6layers_quant_states
     # It goes over its rows too few times to learn them by heart, and is trained without dropout, and hidden states
     # teach more a row than answers; it is measured once, at the end, as its 10,570 questions take minutes.
-    HARDNESS=1.0 START=$PLACE/start MEASURED=no
+    HARDNESS=1.0 DROPOUT=(--dropout 0) MEASURED=no
     ;;
 *) echo "No data set '$TASK'. Expected mrpc, stsb, conll2003, go_emotions or squad." >&2 && exit 2 ;;
 esac
@@ -55,11 +55,10 @@ train() {  # STOP START FLAGS...
     .venv/bin/python -m helpers "$COMMAND" "${DATA_FLAGS[@]}" --model_name_or_path "$start" \
         --max_seq_length "$LENGTH" --per_device_train_batch_size "$BATCH" --learning_rate "$RATE" \
         --evaluation_strategy "$MEASURED" --save_strategy steps --save_steps 200 --save_total_limit 1 \
-        --output_dir "$PLACE/$stop" "$@"
+        "${DROPOUT[@]}" --output_dir "$PLACE/$stop" "$@"
 }
 
-[ "$START" = minilm ] || [ -d "$START" ] || .venv/bin/python tools/without_dropout.py "$START"
-train dense "$START" --num_train_epochs "$DENSE"
+train dense minilm --num_train_epochs "$DENSE"
 train prune80 "$PLACE/dense" --recipe "$PRUNER" \
     --recipe_args "num_epochs=$PRUNE,init_lr=$PRUNE_RATE" "${TEACHER[@]}"
 train "$LAST" "$PLACE/prune80" --recipe "$QUANTIZER" \

@@ -5,13 +5,16 @@
 # wikitext2/valid.tokens.txt, sst2/train.tsv and so on, and takes minutes to hours. What is finished is not run
 # again; a run that was killed goes on from its last checkpoint.
 #
+# LEVEL is 80 (without a word), 90 or 80_block4.
+#
 # TUTORIAL_DATA_DIR=... bash tools/sparse_transfer.sh upstream80|upstream90|upstream80_block4
-# TUTORIAL_DATA_DIR=... bash tools/sparse_transfer.sh sst2|mrpc|stsb|ag_news|conll2003|squad [80|90|80_block4]
+# TUTORIAL_DATA_DIR=... bash tools/sparse_transfer.sh sst2|mrpc|stsb|ag_news|conll2003|squad [LEVEL] [transfer|compare]
 set -euo pipefail
 cd "${BASH_SOURCE[0]%/*}/.."
 
 WHAT=${1:?upstream80, upstream90, upstream80_block4 or a task}
 LEVEL=${2:-80}
+STOPS=${3:-transfer}
 DATA=${TUTORIAL_DATA_DIR:?a folder of well-known data sets}
 RUNS=${TUTORIAL_RUNS:-runs}
 RESUMABLE=(--save_strategy steps --save_steps 250 --save_total_limit 1)
@@ -35,12 +38,10 @@ upstream() {
 
 # TASK: data flags, length, batch, the dense model's learning rate and epochs, those of the transfer.
 settings() {
-    TEACHER=yes
     case $1 in
-    sst2) COMMAND=run_glue LENGTH=128 BATCH=32 RATE=1e-4 DENSE=3 TRANSFER=2 QUANT=1 ;;
+    sst2) COMMAND=run_glue LENGTH=128 BATCH=32 RATE=5e-5 DENSE=3 TRANSFER=2 QUANT=2 ;;
     mrpc) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=5 TRANSFER=5 QUANT=2 ;;
-    # A score has no softened answer that could be taught (helpers/teaching.py).
-    stsb) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=4 TRANSFER=4 QUANT=2 TEACHER=no ;;
+    stsb) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=4 TRANSFER=4 QUANT=2 ;;
     ag_news) COMMAND=run_glue LENGTH=128 BATCH=32 RATE=1e-4 DENSE=2 TRANSFER=2 QUANT=1 ;;
     conll2003) COMMAND=run_ner LENGTH=128 BATCH=16 RATE=1e-4 DENSE=3 TRANSFER=3 QUANT=1 ;;
     squad) COMMAND=run_qa LENGTH=384 BATCH=16 RATE=1e-4 DENSE=2 TRANSFER=2 QUANT=1 ;;
@@ -63,25 +64,36 @@ train() {  # STOP START FLAGS...
         --output_dir "$place/$stop" "$@"
 }
 
+# Dropout is noise in the hidden states that are compared.
 transfer() {
-    local place=$RUNS/$WHAT/transfer taught=()
+    local place=$RUNS/$WHAT/transfer taught=(--distill_teacher "$RUNS/$WHAT/transfer/dense" --dropout 0)
     train dense minilm --num_train_epochs "$DENSE"
-    [ "$TEACHER" = no ] || taught=(--distill_teacher "$place/dense" --distill_hardness 0.5)
-    train "transfer$LEVEL" "$RUNS/upstream/upstream$LEVEL" --recipe minilm-6layers_transfer \
+    train "transfer$LEVEL" "$RUNS/upstream/upstream$LEVEL" --recipe minilm-6layers_transfer_states \
         --recipe_args "num_epochs=$TRANSFER" "${taught[@]}"
-    train "transfer${LEVEL}_quant" "$place/transfer$LEVEL" --recipe minilm-6layers_quant \
-        --recipe_args "num_epochs=$QUANT,init_lr=1e-4" "${taught[@]}"
-    # The same without a teacher, and so without a dense model, in half of the epochs: what it costs at least.
+    train "transfer${LEVEL}_quant" "$place/transfer$LEVEL" --recipe minilm-6layers_quant_states \
+        --recipe_args "num_epochs=$QUANT" "${taught[@]}"
+}
+
+# To compare with: what transfer costs at least, without a teacher and so without a dense model, in half of the
+# epochs; and the dense model of this task, pruned for as many epochs and taught by its answers alone.
+compare() {
+    local place=$RUNS/$WHAT/transfer taught=(--distill_teacher "$RUNS/$WHAT/transfer/dense")
+    # A score has no softened answer that could be taught (helpers/teaching.py).
+    [ "$WHAT" != stsb ] || taught=()
+    train dense minilm --num_train_epochs "$DENSE"
     train "transfer${LEVEL}_alone" "$RUNS/upstream/upstream$LEVEL" --recipe minilm-6layers_transfer \
         --recipe_args "num_epochs=$((TRANSFER > 1 ? TRANSFER / 2 : 1))"
-    # To compare with: the dense model of this task, pruned for as many epochs.
     if [ -f "recipes/minilm-6layers_prune$LEVEL.md" ]; then
         train "prune$LEVEL" "$place/dense" --recipe "minilm-6layers_prune$LEVEL" \
             --recipe_args "num_epochs=$TRANSFER,init_lr=$RATE" "${taught[@]}"
     fi
 }
 
+case $LEVEL:$STOPS in
+80:transfer | 80:compare | 90:transfer | 90:compare | 80_block4:transfer | 80_block4:compare) ;;
+*) echo "No '$LEVEL $STOPS'. Expected 80, 90 or 80_block4, then transfer or compare." >&2 && exit 2 ;;
+esac
 case $WHAT in
 upstream*) upstream "$WHAT" ;;
-*) settings "$WHAT" && transfer ;;
+*) settings "$WHAT" && "$STOPS" ;;
 esac

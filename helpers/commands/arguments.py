@@ -2,10 +2,9 @@
 
 import os
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from helpers import compat, tiers
+from helpers import compat, sources, tiers
 from helpers.errors import UserError
 from helpers.tasks import Task, load_task
 
@@ -33,6 +32,7 @@ class ModelArguments:
     cache_dir: str | None = flag(None, "where models and data from the hub are kept")
     distill_hardness: float | None = flag(None, "weight of the teacher, 0 to 1 (1.0)")
     distill_temperature: float | None = flag(None, "softening of the compared answers (2.0)")
+    dropout: float | None = flag(None, "share left out in training (the model's own)")
     onnx_export_path: str | None = flag(None, "folder for the proven ONNX export")
     onnx_export_format: str = flag("deepsparse", FORMAT_HELP)
 
@@ -73,7 +73,7 @@ class DataArguments:
     def title(self, embedded: str) -> str:
         """Return the data's name: as given, else its file's, else that of the embedded set."""
         file = self.train_file or self.validation_file
-        return self.dataset_name or (Path(file.split(",")[0]).stem if file else embedded)
+        return self.dataset_name or (sources.several(file)[0].stem if file else embedded)
 
     def tier(self) -> tiers.Tier:
         """Return the sizes these flags ask for.
@@ -126,8 +126,7 @@ class TextArguments(DataArguments):
 
 def whole_paths(text: str) -> str:
     """Return a file's path from the root, or those of several between commas."""
-    parts = [text] if Path(text).exists() else text.split(",")
-    return ",".join(compat.absolute(Path(part)) for part in parts)
+    return ",".join(compat.absolute(file) for file in sources.several(text))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from helpers import sources
 from helpers.commands.arguments import DataArguments, flag
 from helpers.commands.running import run
 from helpers.question_answering import QuestionAnswering, load_question_answering
@@ -23,7 +24,7 @@ class QuestionArguments(DataArguments):
         """Return the task these flags name; `--train_file` takes several files with commas."""
         return load_question_answering(
             self.title("docs-qa"),
-            train_files=self.train_file.split(",") if self.train_file else None,
+            train_files=sources.several(self.train_file) if self.train_file else None,
             validation_file=self.validation_file,
             max_seq_length=self.max_seq_length,
             doc_stride=self.doc_stride,

@@ -116,6 +116,7 @@ def train(
         distill_teacher=teacher(args.distill_teacher, start, task),
         distill_hardness=model.distill_hardness,
         distill_temperature=model.distill_temperature,
+        dropout=model.dropout,
         bf16=bf16,
         overwrite=args.overwrite_output_dir,
         args=args,
