@@ -128,13 +128,11 @@ def check_origin(found: Checkpoint, step: Step, task: Task) -> None:
     if asked["data"] != task.fingerprint:
         changed.append("data")
     for key, stop in (("start", step.start), ("teacher", step.teacher)):
-        if stop not in STEPS:
-            continue
-        place = found.folder.with_name(stop)
-        made_anew = (place / "run.json").is_file() and asked[key] != identity(
-            Checkpoint.load(place)
-        )
-        changed += [f"{key} ({stop})"] if made_anew else []
+        places = [found.folder.with_name(str(stop))]
+        if stop in UPSTREAM:
+            places = sorted(upstream_folder().glob(f"*/{stop}"))
+        there = [identity(Checkpoint.load(p)) for p in places if (p / "run.json").is_file()]
+        changed += [f"{key} ({stop})"] if there and asked[key] not in there else []
     if not changed:
         return
     raise UserError(
@@ -167,6 +165,11 @@ def starting_point(name: str, task: Task) -> str | Checkpoint:
     return checkpoint(name, task) if name in STEPS else name
 
 
+def upstream_folder() -> Path:
+    """Return where encoders lie that were pruned at the current size, by the texts they read."""
+    return runs_folder() / "upstream" / tiers.current().name
+
+
 def upstream(name: str = "upstream80", texts: Upstream | None = None) -> Checkpoint:
     """Open or make the encoder that is sparse before it has a task.
 
@@ -187,7 +190,7 @@ def upstream(name: str = "upstream80", texts: Upstream | None = None) -> Checkpo
     return fine_tune(
         texts,
         start,
-        runs_folder() / "upstream" / tiers.current().name / name,
+        upstream_folder() / texts.name / name,
         recipe=load_recipe(step.recipe, **variables),
         distill_teacher=dense_model(texts),
         per_device_train_batch_size=tiers.current().batch_size,
