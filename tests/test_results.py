@@ -296,6 +296,8 @@ def test_the_words_of_notebook_7_are_what_is_stored() -> None:
     lead = [score["sst2", f"transfer{n}"] - score["sst2", f"prune{n}"] for n in (80, 90)]
     assert [f"{100 * points:.1f}" for points in lead] == ["1.6", "0.7"]
     assert "By chance alone two scores on 872 rows easily differ by 1.6 points" in words
+    assert "pruning had 4 epochs and transfer 2, has pruning ahead by 0.2 points" in words
+    assert behind("sparse_transfer_gpu_short", "sst2") == ["0.2"]
     assert f"{100 * CHANCE_ON_SST2:.1f}" == "1.6"
     assert (
         "2.7 points behind on names in texts (CoNLL-2003), 5.1 on paraphrases (MRPC) and 9.5"
