@@ -184,7 +184,7 @@ def upstream(name: str = "upstream80", texts: Upstream | None = None) -> Checkpo
     start, variables = texts.dense, {"num_epochs": tiers.upstream().epochs}
     if step.start in UPSTREAM:
         start = upstream(step.start, texts)
-        # It goes on from the zeros that are there, in half of the time.
+        # Its first mask cuts again what is cut already, so half of the epochs do.
         reached = load_recipe(UPSTREAM[step.start].recipe).variables["final_sparsity"]
         variables = {"num_epochs": variables["num_epochs"] / 2, "init_sparsity": reached}
     return fine_tune(

@@ -26,7 +26,7 @@ helpers() {
 # SQuAD's own validation contexts are left out: questions about them are what the transfer is measured on.
 upstream() {
     local wiki=$DATA/wikitext2 shifts=$DATA/squadshifts start=minilm variables=num_epochs=4
-    # 90 % goes on from 80 %: the zeros that are there stay, so half of the epochs do.
+    # 90 % goes on from 80 %, whose zeros its first mask cuts again, so half of the epochs do.
     if [ "$1" = upstream90 ]; then
         start=$RUNS/upstream/upstream80 variables=num_epochs=2,init_sparsity=0.8
     fi
