@@ -127,8 +127,9 @@ def check_origin(found: Checkpoint, step: Step, task: Task) -> None:
     changed = []
     if asked["data"] != task.fingerprint:
         changed.append("data")
-    for key, stop in (("start", step.start), ("teacher", step.teacher)):
-        places = [found.folder.with_name(str(stop))]
+    stops = {"start": step.start, "teacher": step.teacher}
+    for key, stop in [(key, stop) for key, stop in stops.items() if stop]:
+        places = [found.folder.with_name(stop)]
         if stop in UPSTREAM:
             places = sorted(upstream_folder().glob(f"*/{stop}"))
         there = [identity(Checkpoint.load(p)) for p in places if (p / "run.json").is_file()]
@@ -190,7 +191,7 @@ def upstream(name: str = "upstream80", texts: Upstream | None = None) -> Checkpo
     return fine_tune(
         texts,
         start,
-        upstream_folder() / texts.name / name,
+        upstream_folder() / texts.name.replace("/", "--") / name,
         recipe=load_recipe(step.recipe, **variables),
         distill_teacher=dense_model(texts),
         per_device_train_batch_size=tiers.current().batch_size,

@@ -155,5 +155,6 @@ def obstacle(partial: Path, request: dict[str, Any], recipe: "Recipe | None") ->
         return f"SparseML does not save what {lost[0]} has gathered, so it would prune wrongly"
     file = partial / REQUEST
     before = json.loads(file.read_text()) if file.is_file() else {}
-    changed = [key for key, value in request.items() if before.get(key) != value]
+    # Of both, since what was not asked for is not in a request.
+    changed = [key for key in {**request, **before} if before.get(key) != request.get(key)]
     return f"that run had another {', '.join(changed[:3])}" if changed else None

@@ -4,7 +4,6 @@ Nothing here trusts a log line: the zeros are counted in the tensors, the int8 p
 graph that will be run.
 """
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,27 +129,21 @@ def zero_places(model: "nn.Module") -> "dict[str, torch.Tensor]":
     return {name: found[name].detach().cpu() == 0 for name in sparse_parameters(model)}
 
 
-def check_zeros_kept(
-    before: "dict[str, torch.Tensor]", model: "nn.Module", chosen_anew: Collection[str] = ()
-) -> None:
+def check_zeros_kept(before: "dict[str, torch.Tensor]", model: "nn.Module") -> None:
     """Hold a model that started sparse to its zeros, each in its place.
 
     Args:
         before: `zero_places` of the start; a matrix of a layer that was dropped is passed over.
         model: what became of it.
-        chosen_anew: matrices for which the recipe chooses new zeros, so that only their number may
-            not fall, by more than `TOLERANCE`.
 
     Raises:
         ProofError: naming the first matrix with zeros that came back to life.
     """
     found = parameters(model)
     for name in [name for name in before if name in found]:
-        zero, now = before[name], found[name].detach().cpu() == 0
-        alive = int((zero & ~now).sum())
-        if name in chosen_anew:
-            alive = int(zero.sum()) - int(now.sum()) - int(TOLERANCE * zero.numel())
-        if alive > 0:
+        zero = before[name]
+        alive = int(found[name].detach().cpu()[zero].count_nonzero())
+        if alive:
             raise ProofError(
                 "zeros kept",
                 f"the {int(zero.sum()):,} zeros of {name}",

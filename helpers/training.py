@@ -40,7 +40,7 @@ from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.teaching import check_teaching, taught
 from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
-from helpers.training_proof import check_pruned, check_quantized, check_reload, promises
+from helpers.training_proof import check_kept, check_pruned, check_quantized, check_reload, promises
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -151,8 +151,7 @@ def train_into(
     minutes = trainer.clock.seconds / 60
     metrics = measure(trainer, task, folder)
     check_pruned(promised, network)
-    chosen_anew = {name for names in promised.values() for name in names}
-    sparsity.check_zeros_kept(before, network, chosen_anew)
+    check_kept(before, promised, network)
     quantized = sparsity.quantized_modules(network)
     check_quantized(recipe, len(quantized))
     processes.check_same_everywhere(network)

@@ -48,6 +48,23 @@ def check_pruned(promised: "dict[PruningTarget, list[str]]", network: "torch.nn.
             sparsity.check_blocks(network, names)
 
 
+def check_kept(
+    before: "dict[str, torch.Tensor]",
+    promised: "dict[PruningTarget, list[str]]",
+    network: "torch.nn.Module",
+) -> None:
+    """Hold zeros that a start brought to their places, but where the recipe chooses new ones.
+
+    How many there are of those is for `check_pruned` to say.
+
+    Raises:
+        ProofError: naming the first matrix with zeros that came back to life.
+    """
+    anew = {name for names in promised.values() for name in names}
+    kept = {name: zero for name, zero in before.items() if name not in anew}
+    sparsity.check_zeros_kept(kept, network)
+
+
 def check_quantized(recipe: "Recipe | None", modules: int) -> None:
     """Hold a recipe with QAT to having quantized something."""
     if recipe is None or not recipe.has_quantization or modules:

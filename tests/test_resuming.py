@@ -173,6 +173,11 @@ def test_another_run_starts_anew_or_is_refused(killed: Path, capsys: pytest.Capt
     )
     with pytest.raises(UserError, match="that run had another seed"):
         resuming.place_to_resume(killed, "true", {"seed": 2}, None)
+    # Neither what is asked for on top of it, nor what is no longer asked for.
+    with pytest.raises(UserError, match="that run had another dropout"):
+        resuming.place_to_resume(killed, "true", {"seed": 1, "dropout": 0.0}, None)
+    with pytest.raises(UserError, match="that run had another seed"):
+        resuming.place_to_resume(killed, "true", {}, None)
     with pytest.raises(UserError, match="holds no such checkpoint"):
         resuming.place_to_resume(killed, "checkpoint-16", {"seed": 1}, None)
 

@@ -240,6 +240,18 @@ def test_int8_that_would_begin_after_the_last_step_is_refused_first(
     assert not any(tmp_path.iterdir())
 
 
+def test_dropout_is_taken_and_a_share_that_is_none_refused(
+    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    flags += ["--max_train_samples", "8", "--max_steps", "1"]
+    assert run(*data, *flags, "--dropout", "1.5") == 2
+    assert "--dropout is a share from 0 to below 1, not 1.5" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+    assert run(*data, *flags, "--dropout", "0") == 0
+    assert Checkpoint.load(tmp_path / "run").run["request"]["dropout"] == 0.0
+
+
 def test_a_recipe_cut_short_is_said(
     data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -30,6 +30,7 @@ def test_masks_are_those_of_the_weights_they_come_with(monkeypatch: pytest.Monke
     made = under_the_hood.masks_of(recipe)
     assert [one.sparsity for one in made] == sorted({one.sparsity for one in made})
     assert made[-1].sparsity == 0.8
+    assert len(made) == 11, "from 0.1 to 0.6 epochs, at every step of 0.05"
     assert not torch.equal(made[0].weights, made[1].weights), "they move in between"
     for one in made:
         assert hand["same_mask"](hand["mask_of"](one.weights, one.sparsity), one)

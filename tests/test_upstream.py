@@ -137,12 +137,11 @@ def test_neighbours_are_looked_for_among_so_many(
 ) -> None:
     """In a whole corpus the search would take days; the cosine is that of all rows."""
     task, rng = upstream_task(six_layers), np.random.default_rng(0)
-    dense = rng.normal(size=(40, 8))
-    other = np.concatenate([dense[:20], rng.normal(size=(20, 8))])
+    dense, other = rng.normal(size=(2, 40, 8))
     assert task.metrics(other, dense)["same_neighbour"] < 1
-    monkeypatch.setattr(upstream, "NEIGHBOURS", 20)
+    monkeypatch.setattr(upstream, "NEIGHBOURS", 2)
     found = task.metrics(other, dense)
-    assert found["same_neighbour"] == 1
+    assert found["same_neighbour"] == 1, "of two texts each is the other's nearest"
     assert found["cosine_similarity"] < 0.8
 
 
@@ -271,6 +270,17 @@ def test_a_start_that_is_dense_is_refused(
         helpers.fine_tune(tiny_task, six_layers, tmp_path / "o", recipe=recipe, disable_tqdm=True)
     lower = load_recipe("minilm-6layers_transfer", num_epochs=0.5, start_sparsity=0.0)
     assert helpers.fine_tune(tiny_task, six_layers, tmp_path / "o", recipe=lower, disable_tqdm=True)
+
+
+def test_a_recipe_that_counts_on_zeros_and_holds_none_is_refused(
+    six_layers: Path, tiny_task: Task, tmp_path: Path
+) -> None:
+    (tmp_path / "bare.yaml").write_text(
+        load_recipe("minilm-6layers_transfer").text.split("pruning_modifiers:")[0]
+    )
+    recipe = load_recipe(tmp_path / "bare.yaml")
+    with pytest.raises(UserError, match="counts on zeros .* and holds none"):
+        helpers.fine_tune(tiny_task, six_layers, tmp_path / "o", recipe=recipe, disable_tqdm=True)
 
 
 # Bad input
