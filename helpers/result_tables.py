@@ -25,6 +25,18 @@ WAYS = {
 # Of a matrix of many shapes the README shows these; its file and its picture have them all.
 SHOWN_TOKENS, SHOWN_BATCHES = 128, (1, 16)
 
+# Columns of `kept_table`, with the names of the stops that count.
+WAYS = {
+    "pruned 80 %": ("prune80",),
+    "pruned 80 %, int8": ("prune80_quant", "prune80_quant_distill"),
+    "pruned 90 %": ("prune90", "prune90_obs"),
+    "pruned 90 %, int8": ("prune90_quant", "prune90_quant_distill"),
+    "transfer 80 %": ("transfer80",),
+    "transfer 80 %, int8": ("transfer80_quant",),
+    "transfer 90 %": ("transfer90",),
+    "transfer 90 %, int8": ("transfer90_quant",),
+}
+
 
 def accuracy_table(found: dict[str, Any]) -> str:
     """Return the task's metric, share of dense, and minutes of every stop, as Markdown."""
@@ -181,6 +193,29 @@ def tasks_table(files: list[Path]) -> str:
     """Return one row for each stop of each task that the notebooks do not take, as Markdown."""
     tasks = [json.loads(file.read_text()) for file in files]
     return stops_table({found["task"]: found["stops"] for found in tasks})
+
+
+def kept_table(runs: list[tuple[str, dict[str, Any]]]) -> str:
+    """Return what is left of the dense score, one row a task and one column a way, as Markdown.
+
+    Args:
+        runs: task and its stops, by name, for each run; of several the best one is shown.
+    """
+    lines = [f"| data | {' | '.join(WAYS)} |", "|---" * (len(WAYS) + 1) + "|"]
+    for task in dict.fromkeys(task for task, _ in runs):
+        cells = [best_share([s for name, s in runs if name == task], way) for way in WAYS.values()]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def best_share(runs: list[dict[str, Any]], names: tuple[str, ...]) -> str:
+    """Return the best share of the dense score among stops of these names, or a dash."""
+    shares = []
+    for stops in runs:
+        metric, dense = next(iter(stops["dense"]["metrics"].items()))
+        made = [stops[name] for name in names if name in stops]
+        shares += [stop["metrics"][metric] / dense for stop in made]
+    return f"{max(shares):.3f}" if shares else "-"
 
 
 def transfer_table(found: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ the README's markers, and a test holds the README to results/.
 
 import json
 import re
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from helpers.result_tables import (
     first_plot_line,
     forms_table,
     idle_line,
+    kept_table,
     machine_line,
     profile_table,
     roof_table,
@@ -143,8 +145,11 @@ def write(name: str, found: dict[str, Any], command: str) -> Path:
 def section(file: Path) -> str:
     """Return the README's section for one results file; one plain line while there is none.
 
-    The section `tasks` is made of all files that have no section of their own.
+    The section `tasks` is made of all files that have no section of their own, `kept` of all that
+    hold whole runs.
     """
+    if file.stem == "kept":
+        return kept_table(whole_runs())
     if file.stem == "tasks":
         others = sorted(set(FOLDER.glob("*_full.json")) - {FOLDER / "sst2_full.json"})
         lines = [machine_line(json.loads(other.read_text())) for other in others]
@@ -161,6 +166,14 @@ def section(file: Path) -> str:
         return "\n\n".join(part for part in parts if part)
     parts = [accuracy_table(found), speed_table(found), machine_line(found)]
     return "\n\n".join(part for part in parts if part)
+
+
+def whole_runs() -> list[tuple[str, dict[str, Any]]]:
+    """Return task and stops of every stored run on well-known data."""
+    found = [json.loads(file.read_text()) for file in sorted(FOLDER.glob("sparse_transfer*.json"))]
+    runs = [run for file in found for run in file["tasks"].items()]
+    alone = [json.loads(file.read_text()) for file in sorted(FOLDER.glob("*_full.json"))]
+    return sorted([*runs, *((file["task"], file["stops"]) for file in alone)], key=itemgetter(0))
 
 
 def rendered(text: str) -> str:

@@ -243,6 +243,7 @@ def test_the_readme_says_what_the_results_say() -> None:
         "graph_forms",
         "texts_docs-library",
         "tasks",
+        "kept",
         "sparse_transfer",
         "sparse_transfer_gpu",
         "sparse_transfer_gpu_short",
@@ -364,6 +365,26 @@ def test_the_words_about_transfer_are_what_is_stored() -> None:
         "minilm-6layers_quant_states",
     ]
     assert [tasks[stop]["request"]["dropout"] for stop in stops] == [0.0] * 4
+
+
+def test_what_is_kept_by_hand() -> None:
+    """The best run of each way, against the dense model of its own run; nothing where none was."""
+
+    def run(**scores: float) -> dict[str, Any]:
+        return {name: {"metrics": {"f1": score, "other": 1.0}} for name, score in scores.items()}
+
+    table = result_tables.kept_table(
+        [
+            ("a", run(dense=0.8, prune80=0.4, prune80_quant_distill=0.6, prune80_alone=0.8)),
+            ("a", run(dense=0.4, prune80=0.3, transfer90=0.1)),
+            ("b", run(dense=0.5)),
+        ]
+    )
+    assert table.splitlines()[0].startswith("| data | pruned 80 % | pruned 80 %, int8 |")
+    assert table.splitlines()[2:] == [
+        "| a | 0.750 | 0.750 | - | - | - | - | 0.250 | - |",
+        "| b | - | - | - | - | - | - | - | - |",
+    ]
 
 
 def test_the_words_about_mrpc_are_what_is_stored() -> None:
