@@ -26,7 +26,7 @@ WAYS = {
 SHOWN_TOKENS, SHOWN_BATCHES = 128, (1, 16)
 
 # Columns of `kept_table`, with the names of the stops that count.
-WAYS = {
+SPARSE_WAYS = {
     "pruned 80 %": ("prune80",),
     "pruned 80 %, int8": ("prune80_quant", "prune80_quant_distill"),
     "pruned 90 %": ("prune90", "prune90_obs"),
@@ -201,9 +201,11 @@ def kept_table(runs: list[tuple[str, dict[str, Any]]]) -> str:
     Args:
         runs: task and its stops, by name, for each run; of several the best one is shown.
     """
-    lines = [f"| data | {' | '.join(WAYS)} |", "|---" * (len(WAYS) + 1) + "|"]
+    lines = [f"| data | {' | '.join(SPARSE_WAYS)} |", "|---" * (len(SPARSE_WAYS) + 1) + "|"]
     for task in dict.fromkeys(task for task, _ in runs):
-        cells = [best_share([s for name, s in runs if name == task], way) for way in WAYS.values()]
+        cells = [
+            best_share([s for name, s in runs if name == task], way) for way in SPARSE_WAYS.values()
+        ]
         lines.append(f"| {task} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
