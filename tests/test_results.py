@@ -359,6 +359,14 @@ def test_the_words_about_transfer_are_what_is_stored() -> None:
     alone = [f"{gpu['sst2', stop] / gpu['sst2', 'dense']:.3f}" for stop in stops]
     assert "it is {} and {}, {} and {}.".format(*alone) in words
     assert f"dense is {score['sst2', 'dense']:.3f}, and two scores" in words
+    old = gpu_scores("sparse_transfer_gpu_short")
+    shares = [
+        f"{found['mrpc', stop] / found['mrpc', 'dense']:.3f}"
+        for found in (score, old)
+        for stop in stops[:2]
+    ]
+    assert "MRPC keeps {} at 80 % and {} with int8, where half".format(*shares[:2]) in words
+    assert "no hidden states kept {} and {}.".format(*shares[2:]) in words
     tasks = json.loads((results.FOLDER / "sparse_transfer.json").read_text())["tasks"]["sst2"]
     assert [tasks[stop]["recipe"] for stop in stops] == 2 * [
         "minilm-6layers_transfer_states",
