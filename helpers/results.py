@@ -14,21 +14,18 @@ from helpers import environment, tiers
 from helpers.errors import UserError
 from helpers.exercises import zipped_size
 from helpers.result_tables import (
-    ablations_table,
     accuracy_table,
     first_plot_line,
     forms_table,
     idle_line,
-    kept_table,
     machine_line,
     profile_table,
     roof_table,
     speed_table,
-    tasks_table,
     texts_table,
     training_table,
-    transfer_table,
 )
+from helpers.score_tables import ablations_table, kept_table, tasks_table, transfer_table
 from helpers.stops import Checkpoint, OnnxModel
 
 FOLDER = environment.REPOSITORY / "results"

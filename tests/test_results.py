@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from helpers import environment, result_tables, results, stops
+from helpers import environment, result_tables, results, score_tables, stops
 from helpers.errors import UserError
 from helpers.measurements import Measurement, save
 
@@ -381,7 +381,7 @@ def test_what_is_kept_by_hand() -> None:
     def run(**scores: float) -> dict[str, Any]:
         return {name: {"metrics": {"f1": score, "other": 1.0}} for name, score in scores.items()}
 
-    table = result_tables.kept_table(
+    table = score_tables.kept_table(
         [
             ("a", run(dense=0.8, prune80=0.4, prune80_quant_distill=0.6, prune80_alone=0.8)),
             ("a", run(dense=0.4, prune80=0.3, transfer90=0.1)),
@@ -441,7 +441,7 @@ def test_ways_of_pruning_are_averaged_over_their_seeds() -> None:
         name: {"metrics": {"accuracy": accuracy}}
         for name, accuracy in (("dense", 0.8), ("obs-seed42", 0.6), ("obs-seed43", 0.7))
     }
-    *_, dense, obs = result_tables.ablations_table({"ablations": found}).splitlines()
+    *_, dense, obs = score_tables.ablations_table({"ablations": found}).splitlines()
     assert dense.endswith("| 1 | 0.8000 | - | 1.000 |")
     assert obs.endswith("| 2 | 0.6500 | 0.6000 to 0.7000 | 0.812 |")
 

@@ -1,0 +1,110 @@
+"""Scores of stored runs as Markdown: one row a stop, a task or a way of pruning.
+
+As in `result_tables`, every number comes out of a file of results/.
+"""
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+# What tools/ablations.sh calls the ways, and what a reader does.
+WAYS = {
+    "dense": "not pruned",
+    "gradual": "gradually, smallest weights first, with a teacher",
+    "no_teacher": "gradually, without a teacher",
+    "one_shot": "all at once, with a teacher",
+    "block4": "gradually, four neighbours at a time, with a teacher",
+    "obs": "by the Optimal BERT Surgeon in six steps, with a teacher",
+    "int8_tensor": "gradually with a teacher, then int8 with one scale a matrix",
+    "int8_channel": "gradually with a teacher, then int8 with a scale for each output",
+}
+# Columns of `kept_table`, with the names of the stops that count.
+SPARSE_WAYS = {
+    "pruned 80 %": ("prune80",),
+    "pruned 80 %, int8": ("prune80_quant", "prune80_quant_distill"),
+    "pruned 90 %": ("prune90", "prune90_obs"),
+    "pruned 90 %, int8": ("prune90_quant", "prune90_quant_distill"),
+    "transfer 80 %": ("transfer80",),
+    "transfer 80 %, int8": ("transfer80_quant",),
+    "transfer 90 %": ("transfer90",),
+    "transfer 90 %, int8": ("transfer90_quant",),
+}
+
+
+def tasks_table(files: list[Path]) -> str:
+    """Return one row for each stop of each task that the notebooks do not take, as Markdown."""
+    tasks = [json.loads(file.read_text()) for file in files]
+    return stops_table({found["task"]: found["stops"] for found in tasks})
+
+
+def kept_table(runs: list[tuple[str, dict[str, Any]]]) -> str:
+    """Return what is left of the dense score, one row a task and one column a way, as Markdown.
+
+    Args:
+        runs: task and its stops, by name, for each run; of several the best one is shown.
+    """
+    lines = [f"| data | {' | '.join(SPARSE_WAYS)} |", "|---" * (len(SPARSE_WAYS) + 1) + "|"]
+    for task in dict.fromkeys(task for task, _ in runs):
+        cells = [
+            best_share([s for name, s in runs if name == task], way) for way in SPARSE_WAYS.values()
+        ]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def best_share(runs: list[dict[str, Any]], names: tuple[str, ...]) -> str:
+    """Return the best share of the dense score among stops of these names, or a dash."""
+    shares = []
+    for stops in runs:
+        metric, dense = next(iter(stops["dense"]["metrics"].items()))
+        made = [stops[name] for name in names if name in stops]
+        shares += [stop["metrics"][metric] / dense for stop in made]
+    return f"{max(shares):.3f}" if shares else "-"
+
+
+def transfer_table(found: dict[str, Any]) -> str:
+    """Return one row for each upstream model and for each stop of each task, as Markdown."""
+    return stops_table({"plain text": found["upstream"], **found["tasks"]})
+
+
+def stops_table(tasks: dict[str, dict[str, Any]]) -> str:
+    """Return one row for each stop of each task, in the order they were trained in."""
+    lines = [
+        "| data | rows | metric | model | value | of dense | training minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for task, stops in tasks.items():
+        dense = stops.get("dense")
+        for name, stop in sorted(stops.items(), key=lambda item: item[1]["finished"]):
+            (metric, value), rows = next(iter(stop["metrics"].items())), stop["rows"]
+            share = f"{value / dense['metrics'][metric]:.3f}" if dense else "-"
+            lines.append(
+                f"| {task} | {rows['train']:,} / {rows['validation']:,} | {metric} | {name} | "
+                f"{value:.4f} | {share} | {stop['minutes']:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def ablations_table(found: dict[str, Any]) -> str:
+    """Return one row for each way of pruning, over its seeds, as Markdown.
+
+    Without minutes: the runs are long, and are meant to share a machine with other work.
+    """
+    lines = [
+        "| pruned to 90 % | seeds | accuracy, mean | least to most | of dense |",
+        "|---|---|---|---|---|",
+    ]
+    stops = found["ablations"]
+    dense = stops["dense"]["metrics"]["accuracy"]
+    for way, words in WAYS.items():
+        names = [name for name in stops if name.partition("-seed")[0] == way]
+        scores = [stops[name]["metrics"]["accuracy"] for name in names]
+        if not scores:
+            continue
+        spread = f"{min(scores):.4f} to {max(scores):.4f}" if len(scores) > 1 else "-"
+        average = mean(scores)
+        lines.append(
+            f"| {words} | {len(scores)} | {average:.4f} | {spread} | {average / dense:.3f} |"
+        )
+    return "\n".join(lines)
