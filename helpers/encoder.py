@@ -8,6 +8,8 @@ from torch.nn.functional import cosine_similarity
 from transformers import BertConfig, BertModel
 from transformers.modeling_outputs import ModelOutput
 
+from helpers.dropout import set_dropout
+
 
 @dataclass
 class Embedding(ModelOutput):
@@ -38,9 +40,7 @@ class Encoder(BertModel):
         The config keeps its own, so a task that starts from this has dropout again.
         """
         super().__init__(config, **options)
-        for module in self.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
+        set_dropout(self, 0.0)
 
     def forward(
         self,

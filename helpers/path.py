@@ -127,8 +127,9 @@ def check_origin(found: Checkpoint, step: Step, task: Task) -> None:
     changed = []
     if asked["data"] != task.fingerprint:
         changed.append("data")
-    stops = {"start": step.start, "teacher": step.teacher}
-    for key, stop in [(key, stop) for key, stop in stops.items() if stop]:
+    for key, stop in (("start", step.start), ("teacher", step.teacher)):
+        if stop is None:
+            continue
         places = [found.folder.with_name(stop)]
         if stop in UPSTREAM:
             places = sorted(upstream_folder().glob(f"*/{stop}"))
