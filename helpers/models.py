@@ -8,7 +8,7 @@ get exported.
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -115,13 +115,30 @@ def new_model(name: str | Path, task: "Task") -> "nn.Module":
         task: what it will be trained for; gives the class, and the labels for the config.
 
     Raises:
+        UserError: what `pretrained` raises.
+    """
+    model, info = pretrained(name, task.head, task.config)
+    if is_new("classifier.bias", info):
+        task.prepare_head(model)
+    return model
+
+
+def pretrained(
+    name: str | Path, head: str, config: dict[str, Any] | None = None
+) -> tuple["nn.Module", dict[str, list]]:
+    """Load an encoder with a head of this name, or with `NO_HEAD`.
+
+    Returns:
+        The model, and what Transformers says about its weights (`missing_keys` and so on).
+
+    Raises:
         UserError: if the model cannot be loaded or more than the head would be random.
     """
     source = resolve_model(name)
     try:
-        model, info = loader(task.head).from_pretrained(
+        model, info = loader(head).from_pretrained(
             source,
-            **task.config,
+            **(config or {}),
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             trust_remote_code=False,
@@ -129,9 +146,7 @@ def new_model(name: str | Path, task: "Task") -> "nn.Module":
     except Exception as error:  # safetensors, pickle and hub errors share no base class
         raise unreachable(source, "model", error) from error
     check_architecture(name, model.config.model_type, info)
-    if is_new("classifier.bias", info):
-        task.prepare_head(model)
-    return compat.make_attention_quantizable(model)
+    return compat.make_attention_quantizable(model), info
 
 
 def is_new(weight: str, info: dict[str, list]) -> bool:

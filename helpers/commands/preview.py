@@ -5,7 +5,7 @@
 
 import shutil
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,17 +61,6 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Headed:
-    """What `models.new_model` asks a task for, where there is no data."""
-
-    head: str
-    config: dict[str, int] = field(default_factory=dict)
-
-    def prepare_head(self, network: "nn.Module") -> None:
-        """Leave the head as it is: no data, no shares of labels."""
-
-
 def open_model(name: str, head: str) -> "nn.Module":
     """Load the model that training would start from."""
     from helpers import models
@@ -81,7 +70,7 @@ def open_model(name: str, head: str) -> "nn.Module":
     heads = (*models.HEADS, models.NO_HEAD)
     if head not in heads:
         raise UserError(f"--head {head} is unknown. Expected one of {', '.join(heads)}.")
-    return models.new_model(name, Headed(head))
+    return models.pretrained(name, head)[0]
 
 
 def describe(recipe: "Recipe", model: "nn.Module | None") -> dict[str, Any]:
