@@ -204,13 +204,13 @@ def make_trainer(
     # Sorted, so that a batch of short texts is not padded to the longest of all.
     measured = task.encode_validation(tokenizer, task.validation).sort("length")
     references = task.references(measured)
-    live_teacher = None
+    asked: nn.Module | None = None
     if teacher and task.records_teacher and not (recipe and recipe.compares_states):
         train = record_answers(teacher, train, task.collator(tokenizer), args)
-        live_teacher = RecordedTeacher()
+        asked = RecordedTeacher()
     elif teacher:
-        live_teacher = models.load_model(teacher)
-        check_states(recipe, live_teacher)
+        asked = models.load_model(teacher)
+        check_states(recipe, asked)
     quicken_dropout(network)
     trainer = RecipeTrainer(
         autocast=bf16,
@@ -219,7 +219,7 @@ def make_trainer(
         # No recipe lies there: the structure of earlier stages is already in the network.
         model_state_path=compat.absolute(folder),
         recipe=recipe.text if recipe else None,
-        teacher=live_teacher or "disable",
+        teacher=asked or "disable",
         args=args,
         train_dataset=train,
         eval_dataset=measured,
@@ -233,13 +233,17 @@ def make_trainer(
     trainer.references = references
     if recipe:
         compat.keep_run_length(trainer.args, recipe.num_epochs)
-    # In their place, or every logged loss is printed as a dictionary.
+    show_epochs(trainer)
+    return trainer
+
+
+def show_epochs(trainer: RecipeTrainer) -> None:
+    """Show one bar and one line an epoch, where every logged loss is printed as a dictionary."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(NotebookProgressCallback)
-    if not args.disable_tqdm:
+    if not trainer.args.disable_tqdm:
         trainer.add_callback(EpochLines())
-    return trainer
 
 
 def record_answers(

@@ -101,11 +101,8 @@ def fine_tune(
     recipe = taught(recipe, teacher, distill_hardness, distill_temperature, task)
     args = args or TrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **settings})
     check_smoothing(task, teacher, args.label_smoothing_factor)
-    args.output_dir = compat.absolute(stops.partial_folder(output_dir))
-    args.num_train_epochs = recipe.num_epochs if recipe else args.num_train_epochs
+    settle(args, output_dir, recipe)
     bf16 = (args.bf16 or None) if bf16 is None else bf16
-    # For the Trainer's own checkpoints; in safetensors a masked-LM head would lack its tied weight.
-    args.save_safetensors = False
     request = describe_request(task, model, recipe, teacher, args, bf16, dropout)
     if not overwrite and (found := reuse(output_dir, request)):
         return found
@@ -123,6 +120,14 @@ def fine_tune(
             (folder / resuming.REQUEST).unlink()
             stops.write_note(folder, "run.json", {**run, "request": request})
     return Checkpoint.load(output_dir)
+
+
+def settle(args: TrainingArguments, output_dir: Path, recipe: "Recipe | None") -> None:
+    """Write into the arguments what is not theirs to say: where to write, and a recipe's epochs."""
+    args.output_dir = compat.absolute(stops.partial_folder(output_dir))
+    args.num_train_epochs = recipe.num_epochs if recipe else args.num_train_epochs
+    # For the Trainer's own checkpoints; in safetensors a masked-LM head would lack its tied weight.
+    args.save_safetensors = False
 
 
 def train_into(
@@ -152,13 +157,25 @@ def train_into(
     metrics = measure(trainer, task, folder)
     check_pruned(promised, network)
     check_kept(before, promised, network)
-    quantized = sparsity.quantized_modules(network)
-    check_quantized(recipe, len(quantized))
+    quantized = len(sparsity.quantized_modules(network))
+    check_quantized(recipe, quantized)
     processes.check_same_everywhere(network)
     if processes.is_main():
         previous = starts.previous_recipe(start, task)
-        save(folder, network, tokenizer, recipe, previous, bool(len(quantized)))
+        save(folder, network, tokenizer, recipe, previous, bool(quantized))
         check_reload(folder, network, first_rows(trainer))
+    return {
+        **describe_run(trainer, task, recipe),
+        "metrics": metrics,
+        "quantized_modules": quantized,
+        "minutes": round(minutes, 2),
+        "resumed_at_step": resuming.step(resumed) if resumed else None,
+        "bf16": bf16,
+    }
+
+
+def describe_run(trainer: RecipeTrainer, task: Task, recipe: "Recipe | None") -> dict[str, Any]:
+    """Return what `run.json` says of a finished training, but for what was measured of it."""
     return {
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         "task": task.name,
@@ -166,15 +183,10 @@ def train_into(
         "labels": task.labels,
         "data": task.origin,
         **task.settings,
-        "metrics": metrics,
         "rows": {"train": len(task.train), "validation": len(task.validation)},
         "recipe": recipe.name if recipe else None,
-        "quantized_modules": len(quantized),
-        "minutes": round(minutes, 2),
         "steps": trainer.state.global_step,
-        "resumed_at_step": resuming.step(resumed) if resumed else None,
-        "processes": args.world_size,
-        "bf16": bf16,
+        "processes": trainer.args.world_size,
         "peak_memory_gb": round(engine_child.peak_memory_mb() / 2**10, 2),
         "history": trainer.state.log_history,
         **environment.describe(),

@@ -70,21 +70,7 @@ def main(argv: list[str]) -> int:
     check(asked)
     features = benchmark.cpu_features()
     print(about_cpu(features))
-    found = [
-        row
-        for length in whole("sequence_length", asked.sequence_length)
-        for row in benchmark.measure(
-            named(asked.models),
-            split(asked.engines),
-            whole("batch_sizes", asked.batch_sizes),
-            length,
-            asked.num_cores,
-            asked.rounds,
-            asked.warmup,
-            scenario=asked.scenario,
-            max_seconds=asked.max_seconds,
-        )
-    ]
+    found = timed(asked)
     table = benchmark.as_table(found)
     print(readable(table).to_string(index=False), "\n")
     if asked.scenario == "async":
@@ -104,6 +90,27 @@ def main(argv: list[str]) -> int:
         output.json, {"measurements": rows, "verdict": words_for_it, "cpu": features, **held}
     )
     return 0
+
+
+def timed(asked: BenchmarkArguments) -> list["Measurement"]:
+    """Time what is asked for, one length of text after the other."""
+    from helpers import benchmark
+
+    return [
+        row
+        for length in whole("sequence_length", asked.sequence_length)
+        for row in benchmark.measure(
+            named(asked.models),
+            split(asked.engines),
+            whole("batch_sizes", asked.batch_sizes),
+            length,
+            asked.num_cores,
+            asked.rounds,
+            asked.warmup,
+            scenario=asked.scenario,
+            max_seconds=asked.max_seconds,
+        )
+    ]
 
 
 def check(asked: BenchmarkArguments) -> None:
