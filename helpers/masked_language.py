@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -51,7 +52,7 @@ class MaskedLanguageModel(Task):
     numbered: ClassVar[str] = ""
     texts: ClassVar[tuple[str, ...]] = ("text",)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Sha256 over rows, length and the two settings: equal if and only if they are."""
         facts = f"{super().fingerprint} {self.line_by_line} {self.mlm_probability}"

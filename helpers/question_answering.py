@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -88,7 +89,7 @@ class QuestionAnswering(Task):
         """The fields a checkpoint must keep to be asked again in the same way."""
         return {name: getattr(self, name) for name in SETTINGS}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Sha256 over rows and settings, since windows and answers depend on both."""
         return hashlib.sha256(f"{super().fingerprint} {self.settings}".encode()).hexdigest()

@@ -7,7 +7,7 @@ reader's own files, so that changing the data changes one line of a notebook.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -70,9 +70,12 @@ class Task:
     # Columns that hold texts, for those who count or show them.
     texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Sha256 over labels and rows: two runs saw the same data if and only if it is equal."""
+        """Sha256 over labels and rows: two runs saw the same data if and only if it is equal.
+
+        Kept, since reading all rows takes a while where they fill a disk.
+        """
         facts = (type(self).__name__, self.labels, self.max_seq_length)
         digest = hashlib.sha256(repr(facts).encode())
         for split in (self.train, self.validation):

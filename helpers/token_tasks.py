@@ -7,6 +7,7 @@ entities: one with a wrong border or type counts as wrong.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -59,7 +60,7 @@ class TokenClassification(Task):
     texts: ClassVar[tuple[str, ...]] = ("tokens",)
     numbered: ClassVar[str] = "tags"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Sha256 over labels, rows and the flag: equal if and only if they are."""
         facts = f"{super().fingerprint} {self.label_all_tokens}"

@@ -8,6 +8,7 @@ PerLayerDistillationModifier. What comes out is a start for any task (Zafrir et 
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -54,7 +55,7 @@ class Upstream(Task):
     numbered: ClassVar[str] = ""
     texts: ClassVar[tuple[str, ...]] = ("text",)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Sha256 over rows, length and the dense model: equal if and only if they are."""
         return hashlib.sha256(f"{super().fingerprint} {weights_of(self)}".encode()).hexdigest()
