@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from helpers.recipes import Recipe
     from helpers.tasks import Task
 
+# How a model is taught, so of no use where it is only measured.
+TEACHING = ("distill_teacher", "distill_hardness", "distill_temperature", "dropout")
 # What they train is a start for other tasks.
 NO_EXPORT = {
     "run_mlm": "what guesses words is a start for other tasks",
@@ -71,8 +73,8 @@ def work(
     trains = will_train(argv)
     check_folders(args, model.onnx_export_path, trains)
     recipe = read_recipe(args, asked)
-    if recipe and not trains:
-        print(f"Nothing is trained, so {recipe.name} is not used.")
+    if not trains:
+        say_unused(recipe, argv)
     # What is read from the hub or made from docstrings is kept; the others find it there.
     with args.main_process_first():
         task = load(data, model, args, trains)
@@ -85,6 +87,14 @@ def work(
         report |= export(done, task, model, args.overwrite_output_dir)
     print_json(output.json, report)
     return 0
+
+
+def say_unused(recipe: "Recipe | None", argv: list[str]) -> None:
+    """Name what counts in training only, where nothing is trained."""
+    flags = [f"--{name}" for name in given(argv, *TEACHING)]
+    unused = [*([recipe.name] if recipe else []), *flags]
+    if unused:
+        print(f"Nothing is trained, so {' and '.join(unused)} will not count.")
 
 
 def load(
