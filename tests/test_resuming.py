@@ -65,7 +65,7 @@ def kill_after(step: int, command: list[str], output_dir: Path) -> None:
     """Start a real run, and kill it as soon as it has written the checkpoint of a step."""
     command = [sys.executable, "-m", "helpers", *command, "--output_dir", str(output_dir)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL) as child:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not last_step(output_dir) >= step:
             assert child.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
