@@ -54,13 +54,32 @@ def kept_table(runs: list[tuple[str, dict[str, Any]]]) -> str:
 
 
 def best_share(runs: list[dict[str, Any]], names: tuple[str, ...]) -> str:
-    """Return the best share of the dense score among stops of these names, or a dash."""
-    shares = []
-    for stops in runs:
-        metric, dense = next(iter(stops["dense"]["metrics"].items()))
-        made = [stops[name] for name in names if name in stops]
-        shares += [stop["metrics"][metric] / dense for stop in made]
-    return f"{max(shares):.3f}" if shares else "-"
+    """Return the best share of the dense score among ways of these names, or a dash.
+
+    Of several seeds the mean counts, or the luckiest would be shown.
+    """
+    found = [mean(shares(stops, name)) for stops in runs for name in names if name in by_way(stops)]
+    return f"{max(found):.3f}" if found else "-"
+
+
+def by_way(stops: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return way to its stops, one a seed: 'dense' to those of dense, dense-seed43 and so on."""
+    found: dict[str, list[Any]] = {}
+    for name, stop in stops.items():
+        found.setdefault(name.partition("-seed")[0], []).append(stop)
+    return found
+
+
+def shares(stops: dict[str, Any], way: str) -> list[float]:
+    """Return the share of the dense score for each seed, by the dense model of that seed."""
+    found = []
+    for name, stop in stops.items():
+        metric = next(iter(stop["metrics"]))
+        first, *seed = name.partition("-seed")
+        dense = stops.get("".join(["dense", *seed]), stops["dense"])
+        if first == way:
+            found.append(stop["metrics"][metric] / dense["metrics"][metric])
+    return found
 
 
 def transfer_table(found: dict[str, Any]) -> str:
@@ -69,21 +88,32 @@ def transfer_table(found: dict[str, Any]) -> str:
 
 
 def stops_table(tasks: dict[str, dict[str, Any]]) -> str:
-    """Return one row for each stop of each task, in the order they were trained in."""
+    """Return one row for each way of each task, in the order they were trained in.
+
+    Of several seeds it gives the mean, and the least and the most.
+    """
     lines = [
         "| data | rows | metric | model | value | of dense | training minutes |",
         "|---|---|---|---|---|---|---|",
     ]
     for task, stops in tasks.items():
-        dense = stops.get("dense")
-        for name, stop in sorted(stops.items(), key=lambda item: item[1]["finished"]):
-            (metric, value), rows = next(iter(stop["metrics"].items())), stop["rows"]
-            share = f"{value / dense['metrics'][metric]:.3f}" if dense else "-"
+        for name, seeds in sorted(by_way(stops).items(), key=lambda way: way[1][0]["finished"]):
+            metric, rows = next(iter(seeds[0]["metrics"])), seeds[0]["rows"]
+            share = f"{mean(shares(stops, name)):.3f}" if "dense" in stops else "-"
+            value = mean_and_spread([stop["metrics"][metric] for stop in seeds])
+            minutes = mean(stop["minutes"] for stop in seeds)
             lines.append(
                 f"| {task} | {rows['train']:,} / {rows['validation']:,} | {metric} | {name} | "
-                f"{value:.4f} | {share} | {stop['minutes']:.1f} |"
+                f"{value} | {share} | {minutes:.1f} |"
             )
     return "\n".join(lines)
+
+
+def mean_and_spread(scores: list[float]) -> str:
+    """Return a score; of several the mean, their number, the least and the most."""
+    if len(scores) == 1:
+        return f"{scores[0]:.4f}"
+    return f"{mean(scores):.4f} ({len(scores)} seeds, {min(scores):.4f} to {max(scores):.4f})"
 
 
 def ablations_table(found: dict[str, Any]) -> str:
@@ -98,8 +128,7 @@ def ablations_table(found: dict[str, Any]) -> str:
     stops = found["ablations"]
     dense = stops["dense"]["metrics"]["accuracy"]
     for way, words in WAYS.items():
-        names = [name for name in stops if name.partition("-seed")[0] == way]
-        scores = [stops[name]["metrics"]["accuracy"] for name in names]
+        scores = [stop["metrics"]["accuracy"] for stop in by_way(stops).get(way, [])]
         if not scores:
             continue
         spread = f"{min(scores):.4f} to {max(scores):.4f}" if len(scores) > 1 else "-"

@@ -386,12 +386,36 @@ def test_what_is_kept_by_hand() -> None:
             ("a", run(dense=0.8, prune80=0.4, prune80_quant_distill=0.6, prune80_alone=0.8)),
             ("a", run(dense=0.4, prune80=0.3, transfer90=0.1)),
             ("b", run(dense=0.5)),
+            # Each seed has a dense model of its own; 43 alone would be the best there is.
+            (
+                "c",
+                run(dense=0.8, transfer80=0.4, **{"dense-seed43": 0.5, "transfer80-seed43": 0.5}),
+            ),
         ]
     )
     assert table.splitlines()[0].startswith("| data | pruned 80 % | pruned 80 %, int8 |")
     assert table.splitlines()[2:] == [
         "| a | 0.750 | 0.750 | - | - | - | - | 0.250 | - |",
         "| b | - | - | - | - | - | - | - | - |",
+        "| c | - | - | - | - | 0.750 | - | - | - |",
+    ]
+
+
+def test_seeds_share_a_row() -> None:
+    common = {"rows": {"train": 1000, "validation": 10}, "finished": "2026-11-28"}
+    stops = {
+        name: {"metrics": {"f1": score}, "minutes": minutes, **common}
+        for name, score, minutes in (
+            ("dense", 0.8, 1.0),
+            ("transfer80", 0.4, 2.0),
+            ("dense-seed43", 0.5, 3.0),
+            ("transfer80-seed43", 0.5, 6.0),
+        )
+    }
+    _, _, *rows = score_tables.stops_table({"a": stops}).splitlines()
+    assert rows == [
+        "| a | 1,000 / 10 | f1 | dense | 0.6500 (2 seeds, 0.5000 to 0.8000) | 1.000 | 2.0 |",
+        "| a | 1,000 / 10 | f1 | transfer80 | 0.4500 (2 seeds, 0.4000 to 0.5000) | 0.750 | 4.0 |",
     ]
 
 

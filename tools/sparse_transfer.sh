@@ -5,16 +5,18 @@
 # wikitext2/valid.tokens.txt, sst2/train.tsv and so on, and takes minutes to hours. What is finished is not run
 # again; a run that was killed goes on from its last checkpoint.
 #
-# LEVEL is 80 (without a word), 90 or 80_block4.
+# LEVEL is 80 (without a word), 90 or 80_block4. A SEED other than 42 has a dense model and stops of its own.
 #
 # TUTORIAL_DATA_DIR=... bash tools/sparse_transfer.sh upstream80|upstream90|upstream80_block4
-# TUTORIAL_DATA_DIR=... bash tools/sparse_transfer.sh sst2|mrpc|stsb|ag_news|conll2003|squad [LEVEL] [transfer|compare]
+# TUTORIAL_DATA_DIR=... bash tools/sparse_transfer.sh sst2|mrpc|stsb|ag_news|conll2003|squad [LEVEL] [transfer|compare] [SEED]
 set -euo pipefail
 cd "${BASH_SOURCE[0]%/*}/.."
 
 WHAT=${1:?upstream80, upstream90, upstream80_block4 or a task}
 LEVEL=${2:-80}
 STOPS=${3:-transfer}
+SEED=${4:-42}
+OF_SEED=$([ "$SEED" = 42 ] || echo "-seed$SEED")
 DATA=${TUTORIAL_DATA_DIR:?a folder of well-known data sets}
 RUNS=${TUTORIAL_RUNS:-runs}
 RESUMABLE=(--save_strategy steps --save_steps 250 --save_total_limit 1)
@@ -57,34 +59,34 @@ settings() {
 }
 
 train() {  # STOP START FLAGS...
-    local place=$RUNS/$WHAT/transfer stop=$1 start=$2
+    local place=$RUNS/$WHAT/transfer stop=$1$OF_SEED start=$2
     shift 2
     helpers "$COMMAND" "${DATA_FLAGS[@]}" --model_name_or_path "$start" --max_seq_length "$LENGTH" \
         --per_device_train_batch_size "$BATCH" --learning_rate "$RATE" "${RESUMABLE[@]}" \
-        --output_dir "$place/$stop" "$@"
+        --seed "$SEED" --output_dir "$place/$stop" "$@"
 }
 
 # Dropout is noise in the hidden states that are compared.
 transfer() {
-    local place=$RUNS/$WHAT/transfer taught=(--distill_teacher "$RUNS/$WHAT/transfer/dense" --dropout 0)
+    local place=$RUNS/$WHAT/transfer taught=(--distill_teacher "$RUNS/$WHAT/transfer/dense$OF_SEED" --dropout 0)
     train dense minilm --num_train_epochs "$DENSE"
     train "transfer$LEVEL" "$RUNS/upstream/upstream$LEVEL" --recipe minilm-6layers_transfer_states \
         --recipe_args "num_epochs=$TRANSFER" "${taught[@]}"
-    train "transfer${LEVEL}_quant" "$place/transfer$LEVEL" --recipe minilm-6layers_quant_states \
+    train "transfer${LEVEL}_quant" "$place/transfer$LEVEL$OF_SEED" --recipe minilm-6layers_quant_states \
         --recipe_args "num_epochs=$QUANT" "${taught[@]}"
 }
 
 # To compare with: what transfer costs at least, without a teacher and so without a dense model, in half of the
 # epochs; and the dense model of this task, pruned for as many epochs and taught by its answers alone.
 compare() {
-    local place=$RUNS/$WHAT/transfer taught=(--distill_teacher "$RUNS/$WHAT/transfer/dense")
+    local place=$RUNS/$WHAT/transfer taught=(--distill_teacher "$RUNS/$WHAT/transfer/dense$OF_SEED")
     # A score has no softened answer that could be taught (helpers/teaching.py).
     [ "$WHAT" != stsb ] || taught=()
     train dense minilm --num_train_epochs "$DENSE"
     train "transfer${LEVEL}_alone" "$RUNS/upstream/upstream$LEVEL" --recipe minilm-6layers_transfer \
         --recipe_args "num_epochs=$((TRANSFER > 1 ? TRANSFER / 2 : 1))"
     if [ -f "recipes/minilm-6layers_prune$LEVEL.md" ]; then
-        train "prune$LEVEL" "$place/dense" --recipe "minilm-6layers_prune$LEVEL" \
+        train "prune$LEVEL" "$place/dense$OF_SEED" --recipe "minilm-6layers_prune$LEVEL" \
             --recipe_args "num_epochs=$TRANSFER,init_lr=$RATE" "${taught[@]}"
     fi
 }
