@@ -12,6 +12,7 @@ from torch import nn
 
 from helpers import environment, models, plots, sparsity
 from helpers.stops import Checkpoint
+from helpers.tasks import SAMPLING_SEED
 from helpers.upstream import Upstream, dense_model, nearest
 
 if TYPE_CHECKING:
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
     from transformers import DataCollator
 
 SHOWN = 90  # characters of a text
+WORDS = 3  # of a text, at the least; what is left over of a long one may be a single dot
 STORED = environment.REPOSITORY / "results" / "sparse_transfer_gpu.json"
 
 
 def neighbours(task: Upstream, sparse: Checkpoint, rows: int = 5) -> pd.DataFrame:
-    """Return texts with the nearest other one, as the dense and the sparse encoder see them.
+    """Return some texts with the nearest other one, as the dense and the sparse encoder see them.
 
     Returns:
         One row a text: text, nearest to the dense model, nearest to the sparse one, same (bool).
@@ -41,8 +43,9 @@ def neighbours(task: Upstream, sparse: Checkpoint, rows: int = 5) -> pd.DataFram
             "nearest to the sparse one": [texts[i] for i in found],
         }
     )
-    shown = table.head(rows).map(lambda text: text[:SHOWN])
-    return shown.assign(same=(seen == found)[:rows])
+    table = table.assign(same=seen == found)[[len(text.split()) >= WORDS for text in texts]]
+    picked = table.sample(min(rows, len(table)), random_state=SAMPLING_SEED)
+    return picked.assign(**picked.drop(columns="same").map(lambda text: text[:SHOWN]))
 
 
 def embeddings(network: nn.Module, windows: "Dataset", pad: "DataCollator") -> np.ndarray:
@@ -56,8 +59,12 @@ def embeddings(network: nn.Module, windows: "Dataset", pad: "DataCollator") -> n
     return np.concatenate(found)
 
 
-def zeros_kept(before: Checkpoint, after: Checkpoint) -> pd.DataFrame:
-    """Compare where the zeros of two checkpoints lie, whatever heads they have.
+def zeros_kept(before: Checkpoint | str | Path, after: Checkpoint) -> pd.DataFrame:
+    """Compare where the zeros of a start and of what was made of it lie, whatever heads they have.
+
+    Args:
+        before: a checkpoint, or the folder or hub name of an encoder that others have pruned.
+        after: what was fine-tuned from it.
 
     Returns:
         One row a matrix of the encoder: matrix, zeros before, of these still zero, zeros after.
@@ -70,12 +77,15 @@ def zeros_kept(before: Checkpoint, after: Checkpoint) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["matrix", "zeros before", "still zero", "zeros after"])
 
 
-def encoder_matrices(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+def encoder_matrices(start: Checkpoint | str | Path) -> dict[str, np.ndarray]:
     """Return where the zeros of each matrix are; names as in an encoder without a head."""
-    found = sparsity.parameters(models.load_model(checkpoint))
+    if isinstance(start, Checkpoint):
+        network = models.load_model(start)
+    else:
+        network, _ = models.pretrained(start, models.NO_HEAD)
     return {
         name.removeprefix("bert.").removesuffix(".weight"): (value.detach() == 0).numpy()
-        for name, value in found.items()
+        for name, value in sparsity.parameters(network).items()
         if "encoder.layer" in name and value.dim() == 2
     }
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
 from test_upstream import TEXTS, flags, six_layers, sparse, transferred, upstream_task  # noqa: F401
+from transformers import BertConfig, BertForMaskedLM
 
 from helpers import models, plots, transfer_views
 from helpers.stops import Checkpoint
@@ -40,11 +42,25 @@ def test_zeros_are_compared_by_place(
     assert row["zeros before"] == row["zeros after"] > row["still zero"]
 
 
+def test_zeros_that_others_made_are_compared_too(
+    sparse: Checkpoint,  # noqa: F811
+    transferred: Checkpoint,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    # As oBERT comes from the hub: with the head of the language model it was.
+    published = BertForMaskedLM(BertConfig.from_pretrained(sparse.folder))
+    published.bert.load_state_dict(models.load_model(sparse).state_dict(), strict=False)
+    published.save_pretrained(tmp_path / "theirs")
+    theirs = transfer_views.zeros_kept(tmp_path / "theirs", transferred)
+    assert_frame_equal(theirs, transfer_views.zeros_kept(sparse, transferred))
+
+
 def test_neighbours_are_those_of_either_model(texts: Upstream, sparse: Checkpoint) -> None:  # noqa: F811
     table = transfer_views.neighbours(texts, sparse, rows=4)
     assert len(table) == 4
     seen, found = table["nearest to the dense model"], table["nearest to the sparse one"]
     assert all((seen == found) >= table["same"])
+    assert all(len(text.split()) >= transfer_views.WORDS for text in table["text"])
 
 
 def test_a_deeper_cut_sees_less(texts: Upstream) -> None:
