@@ -21,6 +21,8 @@ from helpers.errors import CellFailed, UserError
 FOLDER = environment.REPOSITORY / "notebooks"
 CELL_SECONDS = 1500
 COLOURS = 128
+# What `requests.reuse` prints of a stop.
+FOUND = re.compile(r"^(\S+): finished run of .* nothing to train", re.MULTILINE)
 MINUTES = re.compile(r"^\*\*Minutes:\*\*.*$", re.MULTILINE)
 
 
@@ -79,6 +81,12 @@ def failing(notebook: NotebookNode) -> int | None:
         if any(output.output_type == "error" for output in cell.get("outputs", [])):
             return number
     return None
+
+
+def found_stops(notebook: NotebookNode) -> list[str]:
+    """Return the stops it had no need to train, so that its minutes are without theirs."""
+    texts = (o.text for c in notebook.cells for o in c.get("outputs", []) if "text" in o)
+    return [name for text in texts for name in FOUND.findall(text)]
 
 
 def lightened(notebook: NotebookNode, minutes: float, tier: str) -> NotebookNode:

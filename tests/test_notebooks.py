@@ -323,6 +323,15 @@ def test_notebooks_are_found_by_the_start_of_their_name() -> None:
     assert notebooks.ordered() == notebooks.ordered([]) == sorted(FILES)
 
 
+@notebook_files
+@every_notebook
+def test_stored_minutes_are_those_of_all_its_training(file: Path) -> None:
+    """Where this fails, delete the stops that it names and store the notebook again."""
+    found = notebooks.found_stops(read(file))
+    # The solutions go on from what the lessons have left.
+    assert found == (["upstream80"] if file.stem == SOLUTIONS else [])
+
+
 @every_notebook
 def test_no_output_is_older_than_its_code(file: Path) -> None:
     """Where this fails: `python -m helpers tutorial --store --notebooks NN`."""

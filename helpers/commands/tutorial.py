@@ -35,6 +35,8 @@ def main(argv: list[str]) -> int:
     files = sorted(notebooks.ordered(asked.notebooks), key=lambda file: file.stem[:2] == "00")
     for file in files:
         executed, minutes[file.stem] = notebooks.run(file)
+        if found := notebooks.found_stops(executed):
+            print(f"{file.stem}: minutes without {', '.join(found)}, trained before.")
         light = notebooks.lightened(executed, minutes[file.stem], tier)
         nbformat.write(light, folder / file.name)
     total = (time.monotonic() - began) / 60
