@@ -305,6 +305,11 @@ def test_the_words_of_notebook_7_are_what_is_stored() -> None:
         "hardly better than one answer for all) and 9.5"
     ) in words
     assert gpu_scores("sparse_transfer_gpu_short")["mrpc", "transfer80"] < 0.665 + 0.01
+    with_states = gpu_scores("sparse_transfer")
+    kept = [shares(with_states, t, "transfer80")[0] for t in ("sst2", "stsb", "conll2003", "mrpc")]
+    assert (
+        "keeps {} of the dense score on SST-2, {} on STS-B, {} on CoNLL-2003 and {} on MRPC."
+    ).format(*kept) in words
     assert behind("sparse_transfer_gpu_short", "conll2003", "mrpc", "squad") == [
         "2.7",
         "5.1",
@@ -360,19 +365,26 @@ def test_the_words_about_transfer_are_what_is_stored() -> None:
     assert "it is {} and {}, {} and {}.".format(*alone) in words
     assert f"dense is {score['sst2', 'dense']:.3f}, and two scores" in words
     old = gpu_scores("sparse_transfer_gpu_short")
-    shares = [
-        f"{found['mrpc', stop] / found['mrpc', 'dense']:.3f}"
-        for found in (score, old)
-        for stop in stops[:2]
-    ]
-    assert "MRPC keeps {} at 80 % and {} with int8, where half".format(*shares[:2]) in words
-    assert "no hidden states kept {} and {}.".format(*shares[2:]) in words
+    for task, sentence in (
+        ("ag_news", "AG News keeps {} of the dense score at 80 % zeros and {} with int8"),
+        ("stsb", "STS-B {} and {}"),
+        ("conll2003", "CoNLL-2003 {} and {}"),
+        ("mrpc", "MRPC {} and {}, where half"),
+    ):
+        assert sentence.format(*shares(score, task, *stops[:2])) in words
+    before = shares(old, "mrpc", *stops[:2])
+    assert "no hidden states kept {} and {}.".format(*before) in words
     tasks = json.loads((results.FOLDER / "sparse_transfer.json").read_text())["tasks"]["sst2"]
     assert [tasks[stop]["recipe"] for stop in stops] == 2 * [
         "minilm-6layers_transfer_states",
         "minilm-6layers_quant_states",
     ]
     assert [tasks[stop]["request"]["dropout"] for stop in stops] == [0.0] * 4
+
+
+def shares(score: dict[tuple[str, str], float], task: str, *stops: str) -> list[str]:
+    """Return what stops of a task keep of its dense score, in words."""
+    return [f"{score[task, stop] / score[task, 'dense']:.3f}" for stop in stops]
 
 
 def test_what_is_kept_by_hand() -> None:
