@@ -372,6 +372,13 @@ def test_the_words_about_transfer_are_what_is_stored() -> None:
         ("mrpc", "MRPC {} and {}, where half"),
     ):
         assert sentence.format(*shares(score, task, *stops[:2])) in words
+    for task, sentence in (
+        ("ag_news", "At 90 % AG News keeps {} and {}; sets"),
+        ("stsb", "STS-B keeps {} and {}, and"),
+        ("mrpc", "MRPC {} and {}, hardly better than one answer for all."),
+    ):
+        assert sentence.format(*shares(score, task, *stops[2:])) in words
+    assert score["mrpc", "transfer90_quant"] < 0.665 + 0.02
     before = shares(old, "mrpc", *stops[:2])
     assert "no hidden states kept {} and {}.".format(*before) in words
     tasks = json.loads((results.FOLDER / "sparse_transfer.json").read_text())["tasks"]["sst2"]
