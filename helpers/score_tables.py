@@ -58,7 +58,8 @@ def best_share(runs: list[dict[str, Any]], names: tuple[str, ...]) -> str:
 
     Of several seeds the mean counts, or the luckiest would be shown.
     """
-    found = [mean(shares(stops, name)) for stops in runs for name in names if name in by_way(stops)]
+    of_seeds = [shares(stops, name) for stops in runs for name in names]
+    found = [mean(each) for each in of_seeds if each]
     return f"{max(found):.3f}" if found else "-"
 
 
@@ -74,11 +75,12 @@ def shares(stops: dict[str, Any], way: str) -> list[float]:
     """Return the share of the dense score for each seed, by the dense model of that seed."""
     found = []
     for name, stop in stops.items():
+        first, mark, seed = name.partition("-seed")
+        if first != way:
+            continue
         metric = next(iter(stop["metrics"]))
-        first, *seed = name.partition("-seed")
-        dense = stops.get("".join(["dense", *seed]), stops["dense"])
-        if first == way:
-            found.append(stop["metrics"][metric] / dense["metrics"][metric])
+        dense = stops.get(f"dense{mark}{seed}", stops["dense"])
+        found.append(stop["metrics"][metric] / dense["metrics"][metric])
     return found
 
 
@@ -126,9 +128,9 @@ def ablations_table(found: dict[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     stops = found["ablations"]
-    dense = stops["dense"]["metrics"]["accuracy"]
+    dense, seeds = stops["dense"]["metrics"]["accuracy"], by_way(stops)
     for way, words in WAYS.items():
-        scores = [stop["metrics"]["accuracy"] for stop in by_way(stops).get(way, [])]
+        scores = [stop["metrics"]["accuracy"] for stop in seeds.get(way, [])]
         if not scores:
             continue
         spread = f"{min(scores):.4f} to {max(scores):.4f}" if len(scores) > 1 else "-"

@@ -358,11 +358,10 @@ def test_the_words_about_transfer_are_what_is_stored() -> None:
     stops = ("transfer80", "transfer80_quant", "transfer90", "transfer90_quant")
     kept = [score["sst2", stop] / score["sst2", "dense"] for stop in stops]
     assert min(kept[:2]) >= 0.99 and min(kept[2:]) >= 0.98
-    first, int8, more, both = [f"{share:.3f}" for share in kept]
+    first, int8, more, both = shares(score, "sst2", *stops)
     assert f"keeps {first} of the dense accuracy at 80 % zeros and {int8} with int8" in words
     assert f"with int8, {more} and {both} at 90 %; taught by the answers alone" in words
-    alone = [f"{gpu['sst2', stop] / gpu['sst2', 'dense']:.3f}" for stop in stops]
-    assert "it is {} and {}, {} and {}.".format(*alone) in words
+    assert "it is {} and {}, {} and {}.".format(*shares(gpu, "sst2", *stops)) in words
     assert f"dense is {score['sst2', 'dense']:.3f}, and two scores" in words
     old = gpu_scores("sparse_transfer_gpu_short")
     for task, sentence in (
