@@ -19,6 +19,8 @@ SEED=${4:-42}
 OF_SEED=$([ "$SEED" = 42 ] || echo "-seed$SEED")
 DATA=${TUTORIAL_DATA_DIR:?a folder of well-known data sets}
 RUNS=${TUTORIAL_RUNS:-runs}
+PLACE=$RUNS/$WHAT/transfer
+TEACHER=(--distill_teacher "$PLACE/dense$OF_SEED")
 RESUMABLE=(--save_strategy steps --save_steps 250 --save_total_limit 1)
 
 helpers() {
@@ -60,34 +62,34 @@ settings() {
 }
 
 train() {  # STOP START FLAGS...
-    local place=$RUNS/$WHAT/transfer stop=$1$OF_SEED start=$2
+    local stop=$1$OF_SEED start=$2
     shift 2
     helpers "$COMMAND" "${DATA_FLAGS[@]}" --model_name_or_path "$start" --max_seq_length "$LENGTH" \
         --per_device_train_batch_size "$BATCH" --learning_rate "$RATE" "${RESUMABLE[@]}" \
-        --seed "$SEED" --output_dir "$place/$stop" "$@"
+        --seed "$SEED" --output_dir "$PLACE/$stop" "$@"
 }
 
 # Dropout is noise in the hidden states that are compared.
 transfer() {
-    local place=$RUNS/$WHAT/transfer taught=(--distill_teacher "$RUNS/$WHAT/transfer/dense$OF_SEED" --dropout 0)
+    local taught=("${TEACHER[@]}" --dropout 0)
     train dense minilm --num_train_epochs "$DENSE"
     train "transfer$LEVEL" "$RUNS/upstream/upstream$LEVEL" --recipe minilm-6layers_transfer_states \
         --recipe_args "num_epochs=$TRANSFER" "${taught[@]}"
-    train "transfer${LEVEL}_quant" "$place/transfer$LEVEL$OF_SEED" --recipe minilm-6layers_quant_states \
+    train "transfer${LEVEL}_quant" "$PLACE/transfer$LEVEL$OF_SEED" --recipe minilm-6layers_quant_states \
         --recipe_args "num_epochs=$QUANT" "${taught[@]}"
 }
 
 # To compare with: what transfer costs at least, without a teacher and so without a dense model, in half of the
 # epochs; and the dense model of this task, pruned for as many epochs and taught by its answers alone.
 compare() {
-    local place=$RUNS/$WHAT/transfer taught=(--distill_teacher "$RUNS/$WHAT/transfer/dense$OF_SEED")
+    local taught=("${TEACHER[@]}")
     # A score has no softened answer that could be taught (helpers/teaching.py).
     [ "$WHAT" != stsb ] || taught=()
     train dense minilm --num_train_epochs "$DENSE"
     train "transfer${LEVEL}_alone" "$RUNS/upstream/upstream$LEVEL" --recipe minilm-6layers_transfer \
         --recipe_args "num_epochs=$((TRANSFER > 1 ? TRANSFER / 2 : 1))"
     if [ -f "recipes/minilm-6layers_prune$LEVEL.md" ]; then
-        train "prune$LEVEL" "$place/dense$OF_SEED" --recipe "minilm-6layers_prune$LEVEL" \
+        train "prune$LEVEL" "$PLACE/dense$OF_SEED" --recipe "minilm-6layers_prune$LEVEL" \
             --recipe_args "num_epochs=$TRANSFER,init_lr=$RATE" "${taught[@]}"
     fi
 }
