@@ -204,13 +204,13 @@ def make_trainer(
     # Sorted, so that a batch of short texts is not padded to the longest of all.
     measured = task.encode_validation(tokenizer, task.validation).sort("length")
     references = task.references(measured)
-    asked: nn.Module | None = None
+    live_teacher = None
     if teacher and task.records_teacher and not (recipe and recipe.compares_states):
         train = record_answers(teacher, train, task.collator(tokenizer), args)
-        asked = RecordedTeacher()
+        live_teacher = RecordedTeacher()
     elif teacher:
-        asked = models.load_model(teacher)
-        check_states(recipe, asked)
+        live_teacher = models.load_model(teacher)
+        check_states(recipe, live_teacher)
     quicken_dropout(network)
     trainer = RecipeTrainer(
         autocast=bf16,
@@ -219,7 +219,7 @@ def make_trainer(
         # No recipe lies there: the structure of earlier stages is already in the network.
         model_state_path=compat.absolute(folder),
         recipe=recipe.text if recipe else None,
-        teacher=asked or "disable",
+        teacher=live_teacher or "disable",
         args=args,
         train_dataset=train,
         eval_dataset=measured,
