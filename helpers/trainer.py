@@ -204,13 +204,7 @@ def make_trainer(
     # Sorted, so that a batch of short texts is not padded to the longest of all.
     measured = task.encode_validation(tokenizer, task.validation).sort("length")
     references = task.references(measured)
-    live_teacher = None
-    if teacher and task.records_teacher and not (recipe and recipe.compares_states):
-        train = record_answers(teacher, train, task.collator(tokenizer), args)
-        live_teacher = RecordedTeacher()
-    elif teacher:
-        live_teacher = models.load_model(teacher)
-        check_states(recipe, live_teacher)
+    live_teacher, train = teach(teacher, train, task, recipe, tokenizer, args)
     quicken_dropout(network)
     trainer = RecipeTrainer(
         autocast=bf16,
@@ -235,6 +229,24 @@ def make_trainer(
         compat.keep_run_length(trainer.args, recipe.num_epochs)
     show_epochs(trainer)
     return trainer
+
+
+def teach(
+    teacher: Checkpoint | None,
+    train: "Dataset",
+    task: Task,
+    recipe: "Recipe | None",
+    tokenizer: "PreTrainedTokenizerBase",
+    args: TrainingArguments,
+) -> "tuple[nn.Module | None, Dataset]":
+    """Return what is asked at every step, and the rows, with the teacher's answers if they do."""
+    if teacher is None:
+        return None, train
+    if task.records_teacher and not (recipe and recipe.compares_states):
+        return RecordedTeacher(), record_answers(teacher, train, task.collator(tokenizer), args)
+    live_teacher = models.load_model(teacher)
+    check_states(recipe, live_teacher)
+    return live_teacher, train
 
 
 def show_epochs(trainer: RecipeTrainer) -> None:

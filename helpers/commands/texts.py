@@ -17,6 +17,9 @@ from helpers.commands.timing import check_shared, named, save_picture, split, wh
 if TYPE_CHECKING:
     import pandas as pd
 
+    from helpers.text_lengths import TextLengths
+    from helpers.text_measurements import TextMeasurement
+
 COLUMNS = {
     "model": "model", "engine": "engine", "padded_to": "padded to", "mean_ms": "mean ms",
     "median_ms": "median ms", "p10_ms": "10 %", "p90_ms": "90 %", "texts_per_second": "texts/s",
@@ -53,20 +56,34 @@ class RealTextsArguments:
 
 def main(argv: list[str]) -> int:
     """Print two rows a model and engine, then the verdict; one JSON line if asked."""
-    from helpers import environment, measurements, speed_plots, text_measurements
-    from helpers.engine_process import check_threads
-    from helpers.real_texts import measure_texts
+    from helpers import text_measurements
 
     types = (RealTextsArguments, TextArguments, JsonArgument)
     asked, data, output = parse("texts", types, with_first(argv, "--models"))
+    buckets = None if asked.buckets is None else whole("buckets", asked.buckets)
+    lengths, found = time_texts(asked, data, buckets)
+    table = text_measurements.as_table(found)
+    about = {"lengths": lengths.describe(), "verdict": text_measurements.verdict(lengths, found)}
+    print(readable(table).to_string(index=False), "\n")
+    print(about["verdict"])
+    print_buckets(buckets, lengths.buckets)
+    write_files(asked, argv, lengths, found, about)
+    print_json(output.json, {**about, "measurements": [asdict(row) for row in found]})
+    return 0
+
+
+def time_texts(
+    asked: RealTextsArguments, data: TextArguments, buckets: list[int] | None
+) -> "tuple[TextLengths, list[TextMeasurement]]":
+    """Time every model and engine asked for; the tokenizer gets as many threads as they do."""
+    from helpers.engine_process import check_threads
+    from helpers.real_texts import measure_texts
+
     check_shared("texts", asked, LEAST)
     models = named(asked.models)
-    buckets = None if asked.buckets is None else whole("buckets", asked.buckets)
-    # The tokenizer gets as many threads as the engines.
-    data.preprocessing_num_workers = data.preprocessing_num_workers or check_threads(
-        asked.num_cores
-    )
-    lengths, found = measure_texts(
+    threads = check_threads(asked.num_cores)
+    data.preprocessing_num_workers = data.preprocessing_num_workers or threads
+    return measure_texts(
         models,
         data.load(),
         split(asked.engines),
@@ -77,19 +94,24 @@ def main(argv: list[str]) -> int:
         asked.passes,
         asked.tokenizer_name,
     )
-    table = text_measurements.as_table(found)
-    print(readable(table).to_string(index=False), "\n")
-    words_for_it = text_measurements.verdict(lengths, found)
-    print(words_for_it)
-    print_buckets(buckets, lengths.buckets)
-    about = {"lengths": lengths.describe(), "verdict": words_for_it}
+
+
+def write_files(
+    asked: RealTextsArguments,
+    argv: list[str],
+    lengths: "TextLengths",
+    found: "list[TextMeasurement]",
+    about: dict[str, object],
+) -> None:
+    """Write the measurements and the picture of them, where they were asked for."""
+    from helpers import environment, measurements, speed_plots, text_measurements
+
     if asked.output:
         command = {"command": f"python -m helpers texts {shlex.join(argv)}"}
         measurements.save(found, Path(asked.output), command | about | environment.describe())
+    table = text_measurements.as_table(found)
     if asked.plot and table.mean_ms.notna().any():
         save_picture(speed_plots.real_texts(lengths, table), asked.plot)
-    print_json(output.json, {**about, "measurements": [asdict(row) for row in found]})
-    return 0
 
 
 def print_buckets(asked: list[int] | None, used: list[int]) -> None:
