@@ -273,7 +273,9 @@ def load_task(
     train, validation = (
         columns.renamed(split, texts, values) for split, values in zip(splits, numbers, strict=True)
     )
-    columns.say_empty_texts(train, "train")
+    # One file stands for both splits where a model is only measured.
+    if not from_files or train_file != validation_file:
+        columns.say_empty_texts(train, "train")
     columns.say_empty_texts(validation, "validation")
     task = KINDS[kind](name, train, validation, names, max_seq_length or tier.max_seq_length)
     return task.shortened(tier.train_examples, tier.validation_examples)
