@@ -60,7 +60,7 @@ style: setup  ## check format, lint and spelling, change nothing
 notebooks: setup  ## run the notebooks at laptop size and store their outputs
 	$(PY) -m helpers tutorial --store
 
-results: setup  ## write the tables in the README from results/
+results: setup  ## write the tables in README.md and results/README.md from results/
 	$(PY) -m helpers results
 
 lock:  ## make requirements.lock from pyproject.toml (UPGRADE=1 takes newer versions)

@@ -26,7 +26,7 @@ COMMANDS = {
     "texts": "time models on real texts, padded and in length buckets, tokenising included",
     "doctor": "say what is wrong with this installation or machine, and how to mend it",
     "speed": "measure what the CPU settings gain in training",
-    "results": "collect measured results and write the README's tables from them",
+    "results": "collect measured results and write the pages' tables from them",
 }
 
 

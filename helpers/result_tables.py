@@ -1,4 +1,4 @@
-"""Stored results as Markdown: the tables of the README.
+"""Stored results as Markdown: the tables of the pages.
 
 Every number comes out of a file of results/; nothing here is rounded twice or typed by hand.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 from helpers import environment
 
-# Of a matrix of many shapes the README shows these; its file and its picture have them all.
+# Of a matrix of many shapes a page shows these; its file and its picture have them all.
 SHOWN_TOKENS, SHOWN_BATCHES = 128, (1, 16)
 
 
@@ -87,7 +87,7 @@ def reason(error: str) -> str:
 
 
 def is_shown(row: dict[str, Any]) -> bool:
-    """Tell whether a measured row has one of the shapes that the README shows."""
+    """Tell whether a measured row has one of the shapes that a page shows."""
     return row["sequence_length"] == SHOWN_TOKENS and row["batch_size"] in SHOWN_BATCHES
 
 

@@ -1,7 +1,7 @@
-"""Measured results: collected from the stops into results/, and from there into the README.
+"""Measured results: collected from the stops into results/, and from there into pages.
 
 No figure is typed by hand: `collect` reads what runs wrote, `render` writes the tables between
-the README's markers, and a test holds the README to results/.
+the markers of `PAGES`, and a test holds these to results/.
 """
 
 import json
@@ -31,7 +31,7 @@ from helpers.stops import Checkpoint, OnnxModel
 FOLDER = environment.REPOSITORY / "results"
 NOTEBOOKS = environment.REPOSITORY / "notebooks"
 EMBEDDED = "docs-library"
-README = environment.REPOSITORY / "README.md"
+PAGES = (environment.REPOSITORY / "README.md", FOLDER / "README.md")
 UNMEASURED = "Not measured yet."
 # By a key that only files of this kind have: what says their figures.
 WORDS = {
@@ -140,7 +140,7 @@ def write(name: str, found: dict[str, Any], command: str) -> Path:
 
 
 def section(file: Path) -> str:
-    """Return the README's section for one results file; one plain line while there is none.
+    """Return a page's section for one results file; one plain line while there is none.
 
     The section `tasks` is made of all files that have no section of their own, `kept` of all that
     hold whole runs.
@@ -174,7 +174,7 @@ def whole_runs() -> list[tuple[str, dict[str, Any]]]:
 
 
 def rendered(text: str) -> str:
-    """Return the README's text with every marked section made anew.
+    """Return a page's text with every marked section made anew.
 
     A section stands between `<!-- results: NAME -->` and `<!-- end -->`, where NAME is a file of
     results/ without its ending.
@@ -183,6 +183,7 @@ def rendered(text: str) -> str:
     return pattern.sub(lambda m: f"{m[1]}{section(FOLDER / f'{m[2]}.json')}\n{m[3]}", text)
 
 
-def write_readme() -> None:
-    """Make the README's tables anew from results/."""
-    README.write_text(rendered(README.read_text()))
+def write_pages() -> None:
+    """Make the tables of all pages anew from results/."""
+    for page in PAGES:
+        page.write_text(rendered(page.read_text()))

@@ -12,7 +12,8 @@ from helpers.environment import REPOSITORY
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PAGES = [
-    *(REPOSITORY / name for name in ("README.md", "recipes/README.md", "results/README.md")),
+    REPOSITORY / "README.md",
+    *(REPOSITORY / name / "README.md" for name in ("helpers", "recipes", "results")),
     *sorted((REPOSITORY / "recipes").glob("[a-z]*.md")),
     *sorted((REPOSITORY / "notebooks").glob("*.md")),
     *sorted((REPOSITORY / "notebooks").glob("*.ipynb")),

@@ -14,8 +14,17 @@ from helpers.errors import UserError
 from helpers.measurements import Measurement, save
 
 STORED = sorted(results.FOLDER.glob("*.json"))
-README = results.README.read_text()
-DESCRIBED = ("helpers/*.py", "helpers/commands/*.py", "recipes/*.md", "notebooks/*.ipynb")
+README = results.PAGES[0].read_text()
+PAGES = "\n\n".join(page.read_text() for page in results.PAGES)
+TREES = "\n".join(
+    re.findall(
+        r"```text\n(.*?)```",
+        README[README.index("## What is where") :]
+        + (environment.REPOSITORY / "helpers" / "README.md").read_text(),
+        re.DOTALL,
+    )
+)
+DESCRIBED = ("helpers/*.py", "helpers/commands/*.py", "notebooks/*.ipynb", "tools/*")
 
 
 def run_note(accuracy: float, finished: str, **more: Any) -> dict[str, Any]:
@@ -230,30 +239,30 @@ def test_stored_results_say_where_they_come_from(file: Path) -> None:
     assert {"torch", "sparseml"} <= set(found["versions"])
 
 
-def test_the_readme_says_what_the_results_say() -> None:
+def test_the_pages_say_what_the_results_say() -> None:
     """Run `make results` where this fails."""
-    sections = re.findall(r"<!-- results: (\S+) -->", README)
+    sections = re.findall(r"<!-- results: (\S+) -->", PAGES)
     assert sections == [
         "first_plot",
+        "kept",
         "docs-library_laptop",
         "sst2_full",
+        "tasks",
+        "sparse_transfer",
+        "sparse_transfer_gpu",
+        "sparse_transfer_gpu_short",
+        "ablations",
         "benchmark_minilm",
         "benchmark_bert-base",
         "profile_minilm",
         "graph_forms",
         "texts_docs-library",
-        "tasks",
-        "kept",
-        "sparse_transfer",
-        "sparse_transfer_gpu",
-        "sparse_transfer_gpu_short",
-        "ablations",
         "training_speed",
         "recipe_speed",
         "idle_recipe",
         "training_profile",
     ]
-    assert results.rendered(README) == README
+    assert results.rendered(PAGES) == PAGES
 
 
 def speed_words(name: str) -> list[str]:
@@ -271,8 +280,9 @@ def speed_words(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["benchmark_minilm", "benchmark_bert-base"])
 def test_the_words_about_speed_are_what_is_stored(name: str) -> None:
-    for words in speed_words(name):
-        assert words in " ".join(README.split())
+    for page in results.PAGES:
+        for words in speed_words(name):
+            assert words in " ".join(page.read_text().split()), page
 
 
 CHANCE_ON_SST2 = math.sqrt(2 * 0.88 * 0.12 / 872)  # standard error of a difference
@@ -324,7 +334,7 @@ def behind(name: str, *tasks: str) -> list[str]:
 
 
 def test_the_words_about_the_gpu_are_what_is_stored() -> None:
-    words = " ".join(README.split())
+    words = " ".join(PAGES.split())
     score, short = gpu_scores("sparse_transfer_gpu"), gpu_scores("sparse_transfer_gpu_short")
     assert "scores 1.6 points above pruning for the task, after 2.5 epochs against 8" in words
     assert behind("sparse_transfer_gpu", "sst2", "stsb") == ["-1.6", "4.6"]
@@ -353,7 +363,7 @@ def test_the_words_about_the_gpu_are_what_is_stored() -> None:
 
 
 def test_the_words_about_transfer_are_what_is_stored() -> None:
-    words = " ".join(README.split())
+    words = " ".join(PAGES.split())
     score, gpu = gpu_scores("sparse_transfer"), gpu_scores("sparse_transfer_gpu")
     stops = ("transfer80", "transfer80_quant", "transfer90", "transfer90_quant")
     kept = [score["sst2", stop] / score["sst2", "dense"] for stop in stops]
@@ -440,7 +450,7 @@ def test_seeds_share_a_row() -> None:
 
 
 def test_the_words_about_mrpc_are_what_is_stored() -> None:
-    words = " ".join(README.split())
+    words = " ".join(PAGES.split())
     stops = json.loads((results.FOLDER / "mrpc_full.json").read_text())["stops"]
     dense, sparse, int8 = (
         stops[name]["metrics"]["accuracy"] for name in ("dense", "prune80", "prune80_quant_distill")
@@ -460,7 +470,7 @@ def test_the_words_about_mrpc_are_what_is_stored() -> None:
 
 
 def test_the_words_about_squad_are_what_is_stored() -> None:
-    words = " ".join(README.split())
+    words = " ".join(PAGES.split())
     stops = json.loads((results.FOLDER / "squad_full.json").read_text())["stops"]
     dense, sparse, int8 = (
         stops[name]["metrics"] for name in ("dense", "prune80", "prune80_quant_distill")
@@ -491,7 +501,7 @@ def test_ways_of_pruning_are_averaged_over_their_seeds() -> None:
 
 
 def test_the_words_about_ways_of_pruning_are_what_is_stored() -> None:
-    words = " ".join(README.split())
+    words = " ".join(PAGES.split())
     assert "In so short a run cutting at once is ahead of magnitude's gradual schedule" in words
     stops = json.loads((results.FOLDER / "ablations.json").read_text())["ablations"]
     score = {name: stop["metrics"]["accuracy"] for name, stop in stops.items()}
@@ -513,20 +523,18 @@ def test_every_stored_result_is_explained() -> None:
     assert not [file.name for file in STORED if f"`{file.name}`" not in explained]
 
 
-def test_the_readme_names_every_file() -> None:
-    tree = README.partition("```text\n")[2].partition("```")[0]
-    named = Counter(line.split()[0] for line in tree.splitlines() if line.strip())
+def test_the_trees_name_every_file() -> None:
+    named = Counter(line.split()[0] for line in TREES.splitlines() if line.strip())
     files = Counter(
         file.name for pattern in DESCRIBED for file in environment.REPOSITORY.glob(pattern)
     )
     assert not files - named, "a name that two folders have stands there twice"
-    bare = [line for line in tree.splitlines() if line.strip() and len(line.split()) < 2]
+    bare = [line for line in TREES.splitlines() if line.strip() and len(line.split()) < 2]
     assert not bare, "every line has its comment"
 
 
-def test_the_tree_names_nothing_that_is_gone() -> None:
-    tree = README.partition("```text\n")[2].partition("```")[0]
-    named = re.findall(r"^ *([\w.-]+\.(?:py|md|ipynb|sh|toml|lock|yml))(?= )", tree, re.MULTILINE)
+def test_the_trees_name_nothing_that_is_gone() -> None:
+    named = re.findall(r"^ *([\w.-]+\.(?:py|md|ipynb|sh|toml|lock|yml))(?= )", TREES, re.MULTILINE)
     there = {
         file.name
         for pattern in ("*", "*/*", "helpers/commands/*")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The runs behind the README's table of ablations: one dense model, pruned to 90 % in five ways with three seeds each,
+# The runs behind results/README.md's table of ablations: one dense model, pruned to 90 % in five ways with three seeds each,
 # and the first of the five made int8 in two ways.
 #
 # Why a script: it is the command that the stored figures name. It needs no data but the embedded, and takes about

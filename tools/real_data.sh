@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The runs behind the README's table of real data sets: dense, 80 % sparse, 80 % sparse and int8.
+# The runs behind results/README.md's table of real data sets: dense, 80 % sparse, 80 % sparse and int8.
 #
 # Why a script: it is the command that the stored figures name. It needs TUTORIAL_DATA_DIR, a folder with
 # mrpc/train.tsv and so on (helpers/catalogue.py), and takes minutes to hours. What is finished is not run again;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The runs behind the README's table of sparse transfer: a sparse encoder once, then one task after the other.
+# The runs behind results/README.md's table of sparse transfer: a sparse encoder once, then one task after the other.
 #
 # Why a script: it is the command that the stored figures name. It needs TUTORIAL_DATA_DIR, a folder with
 # wikitext2/valid.tokens.txt, sst2/train.tsv and so on, and takes minutes to hours. What is finished is not run

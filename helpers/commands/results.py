@@ -1,4 +1,4 @@
-"""Collect measured results and write the README's tables from them."""
+"""Collect measured results and write the pages' tables from them."""
 
 import os
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class ResultsArguments:
 
 
 def main(argv: list[str]) -> int:
-    """Write results/ if asked, then the README's tables."""
+    """Write results/ if asked, then the tables of README.md and results/README.md."""
     from helpers import results
 
     (asked,) = parse("results", (ResultsArguments,), argv)
@@ -36,5 +36,5 @@ def main(argv: list[str]) -> int:
     for name, wanted, gather in trained:
         if wanted:
             results.write(name, gather(), asked.command or f"bash tools/{name}.sh")
-    results.write_readme()
+    results.write_pages()
     return 0
