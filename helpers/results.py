@@ -13,6 +13,7 @@ from typing import Any
 from helpers import environment, tiers
 from helpers.errors import UserError
 from helpers.exercises import zipped_size
+from helpers.published import published_table
 from helpers.result_tables import (
     accuracy_table,
     first_plot_line,
@@ -33,6 +34,7 @@ NOTEBOOKS = environment.REPOSITORY / "notebooks"
 EMBEDDED = "docs-library"
 PAGES = (environment.REPOSITORY / "README.md", FOLDER / "README.md")
 UNMEASURED = "Not measured yet."
+OF_WHOLE_RUNS = {"kept": kept_table, "published": published_table}
 # By a key that only files of this kind have: what says their figures.
 WORDS = {
     "ablations": ablations_table,
@@ -142,11 +144,11 @@ def write(name: str, found: dict[str, Any], command: str) -> Path:
 def section(file: Path) -> str:
     """Return a page's section for one results file; one plain line while there is none.
 
-    The section `tasks` is made of all files that have no section of their own, `kept` of all that
-    hold whole runs.
+    The section `tasks` is made of all files that have no section of their own, `kept` and
+    `published` of all that hold whole runs.
     """
-    if file.stem == "kept":
-        return kept_table(whole_runs())
+    if table := OF_WHOLE_RUNS.get(file.stem):
+        return table(whole_runs())
     if file.stem == "tasks":
         others = sorted(set(FOLDER.glob("*_full.json")) - {FOLDER / "sst2_full.json"})
         lines = [machine_line(json.loads(other.read_text())) for other in others]

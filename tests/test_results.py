@@ -1,4 +1,4 @@
-"""Results: what runs wrote is collected, stored, and is what the README says."""
+"""Results: what runs wrote is collected, stored, and is what the pages say."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from helpers import environment, result_tables, results, score_tables, stops
+from helpers import environment, published, result_tables, results, score_tables, stops
 from helpers.errors import UserError
 from helpers.measurements import Measurement, save
 
@@ -251,6 +251,7 @@ def test_the_pages_say_what_the_results_say() -> None:
         "sparse_transfer",
         "sparse_transfer_gpu",
         "sparse_transfer_gpu_short",
+        "published",
         "ablations",
         "benchmark_minilm",
         "benchmark_bert-base",
@@ -429,6 +430,15 @@ def test_what_is_kept_by_hand() -> None:
         "| b | - | - | - | - | - | - | - | - |",
         "| c | - | - | - | - | 0.750 | - | - | - |",
     ]
+
+
+def test_published_figures_stand_beside_ours_of_the_same_way() -> None:
+    ours = {"dense": 0.8, "prune80": 0.4, "transfer90": 0.6}
+    run = {name: {"metrics": {"f1": score}} for name, score in ours.items()}
+    rows = published.published_table([("squad", run)]).splitlines()[2:]
+    assert rows[0].startswith("| squad | pruned 80 % | 88.54 | 89.04 | 1.006 | 0.500 | [oBERT](")
+    assert rows[-2].startswith("| squad | transfer 90 % | - | 87.25 | - | 0.750 | [Prune Once")
+    assert rows[-1].startswith("| sst2 | transfer 90 % | - | 90.88 | - | - | [Prune Once")
 
 
 def test_seeds_share_a_row() -> None:
