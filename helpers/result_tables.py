@@ -129,7 +129,7 @@ def profile_table(found: dict[str, Any]) -> str:
     lines.append(f"| together | {' | '.join(f'{total:.2f}' for total in sums)} |")
     if of == "step":
         times = " | ".join(f"{total / sums[0]:.2f}" for total in sums)
-        lines.append(f"| times the first | {times} |")
+        lines.append(f"| times as long as the first | {times} |")
     return "\n".join(lines)
 
 
@@ -167,7 +167,7 @@ def training_table(found: dict[str, Any]) -> str:
     """Return milliseconds a training step with each setting, as Markdown."""
     first = next(iter(found["ms_a_step"].values()))["median"]
     lines = [
-        "| setting | median ms a step | least to most | times the first | accuracy | minutes |",
+        "| setting | median ms a step | least to most | times as fast | accuracy | minutes |",
         "|---|---|---|---|---|---|",
     ]
     for name, ms in found["ms_a_step"].items():
