@@ -391,6 +391,8 @@ def test_the_words_about_transfer_are_what_is_stored() -> None:
         run = [stop for stop in stops[2:] if (task, stop) in score]
         assert sentence.format(*shares(score, task, *run)) in words
     assert score["mrpc", "transfer90_quant"] < 0.665 + 0.02
+    alone = f"On MRPC one answer for all keeps {0.665 / score['mrpc', 'dense']:.2f}"
+    assert alone in " ".join(README.split())
     before = shares(old, "mrpc", *stops[:2])
     assert "no hidden states kept {} and {}.".format(*before) in words
     tasks = json.loads((results.FOLDER / "sparse_transfer.json").read_text())["tasks"]["sst2"]
