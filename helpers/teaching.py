@@ -1,7 +1,7 @@
 """What a teacher can teach: which answers carry over, and whether it reads the same words."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from helpers import models
 from helpers.errors import UserError
@@ -10,6 +10,8 @@ from helpers.tasks import Task
 
 if TYPE_CHECKING:
     from helpers.recipes import Recipe
+
+ANSWERS = "DistillationModifier"
 
 
 def taught(
@@ -60,12 +62,16 @@ def check_teaching(
 
     Raises:
         UserError: for a regression, unless the recipe compares states; for several labels without
-            any weight on their own loss.
+            any weight on their own loss; for a recipe that compares answers the task does not have.
     """
     from helpers.text_tasks import MultiLabel, Regression
 
     if teacher is None:
         return
+    declared = [m for m in recipe.modifiers if m.name == ANSWERS] if recipe else []
+    for modifier in declared:
+        check_declared(modifier.params, task, recipe.name)
+        hardness = modifier.params["hardness"]
     if isinstance(task, Regression) and not (recipe and recipe.compares_states):
         raise UserError(
             f"{task.name} is a regression, and a teacher's score cannot be distilled: its softmax "
@@ -73,9 +79,30 @@ def check_teaching(
             "states, such as minilm-6layers_obs80_states."
         )
     if isinstance(task, MultiLabel) and (hardness is None or hardness >= 1):
+        flag = "--recipe_args distill_hardness=0.5" if declared else "--distill_hardness 0.5"
         raise UserError(
             f"{task.name} has several labels a row; a teacher alone does not teach how likely each "
-            "is. Pass --distill_hardness below 1, such as 0.5."
+            f"is. Pass {flag}, or another value below 1."
+        )
+
+
+def check_declared(distillation: dict[str, Any], task: Task, recipe: str) -> None:
+    """Hold the answers that a recipe compares itself to those that a task's models give.
+
+    Raises:
+        UserError: the task has none that a softmax says something of, or other ones.
+    """
+    if not task.teaches_answers:
+        raise UserError(
+            f"{recipe} distills answers, and {task.name} has none that can be. "
+            f"Take a recipe without {ANSWERS}."
+        )
+    keys = distillation.get("distill_output_keys") or task.outputs
+    if set(keys) != set(task.outputs):
+        raise UserError(
+            f"{recipe} compares {', '.join(keys)}, and a model for {task.name} answers with "
+            f"{', '.join(task.outputs)}. Change its distill_output_keys, or take a recipe without "
+            f"{ANSWERS}: --distill_teacher adds the right one."
         )
 
 

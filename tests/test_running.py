@@ -14,10 +14,14 @@ from helpers import adoption, models, recipes, resuming, teaching, training
 from helpers.__main__ import main
 from helpers.commands import given, running
 from helpers.errors import UserError
+from helpers.question_answering import QuestionAnswering
 from helpers.recipes import load_recipe
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.text_tasks import MultiLabel, Regression
+from helpers.upstream import Upstream
+
+DISTILLING = "minilm-6layers_prune80_quant_distill"
 
 
 @pytest.fixture(scope="module")
@@ -365,8 +369,14 @@ def test_disable_leaves_a_declared_teacher_out(
     [
         (Regression, 0.5, "minilm-6layers_prune80", "its softmax is always 1"),
         (Regression, None, "minilm-6layers_obs80_states", None),
-        (MultiLabel, None, "minilm-6layers_obs80_states", "distill_hardness below 1"),
+        (MultiLabel, None, "minilm-6layers_obs80_states", "--distill_hardness 0.5, or another"),
         (MultiLabel, 0.5, None, None),
+        # This recipe says itself that answers are compared, and which.
+        (MultiLabel, None, DISTILLING, "--recipe_args distill_hardness=0.5, or another"),
+        (Regression, None, DISTILLING, "distills answers, and x has none that can be"),
+        (Upstream, None, DISTILLING, "distills answers, and x has none that can be"),
+        (QuestionAnswering, None, DISTILLING, "compares logits, and a model for x answers with st"),
+        (Task, None, DISTILLING, None),
         (Task, None, None, None),
     ],
 )
