@@ -63,7 +63,9 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
         refuse_missing_layers(recipe.name, modifier, modules)
         refuse_missing_states(recipe.name, modifier, modules)
         for pattern in modifier.patterns():
-            matched[pattern] = matching(pattern, kept, model)
+            found = matching(pattern, kept, model)
+            # SparseML's own word for all matrices takes those of the layers that go, too.
+            matched[pattern] = [name for name in found if not name.startswith(dropped)]
         for name in modifier.params.get("submodules") or []:
             matched[name] = [name] if name in modules else []
     for pattern, names in matched.items():

@@ -334,6 +334,15 @@ def test_a_pattern_is_held_to_tied_weights_too(tmp_path: Path) -> None:
     assert "cls.predictions.decoder.weight" in matched["__ALL_PRUNABLE__"]
 
 
+def test_nothing_is_promised_of_layers_that_go(tmp_path: Path) -> None:
+    text = recipe_text.find_recipe("minilm-3layers_prune80").read_text()
+    file = tmp_path / "all.md"
+    file.write_text(f"{text.partition('      params:')[0]}      params: __ALL_PRUNABLE__\n---\n")
+    found = check_against(load_recipe(file), new_model())["__ALL_PRUNABLE__"]
+    assert any(".layer.0." in name for name in found)
+    assert not any(".layer.1." in name for name in found)
+
+
 @pytest.mark.parametrize("name", INT8)
 def test_int8_is_where_the_export_folds_it(driven: dict, name: str) -> None:
     names = fake_quantizers(driven[name].model)
