@@ -72,15 +72,19 @@ def by_way(stops: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def shares(stops: dict[str, Any], way: str) -> list[float]:
-    """Return the share of the dense score for each seed, by the dense model of that seed."""
+    """Return the share of the dense score for each seed.
+
+    Its dense model is that of the same seed, or else the only one: tools/ablations.sh trains one.
+    """
     found = []
     for name, stop in stops.items():
         first, mark, seed = name.partition("-seed")
         if first != way:
             continue
         metric = next(iter(stop["metrics"]))
-        dense = stops.get(f"dense{mark}{seed}", stops["dense"])
-        found.append(stop["metrics"][metric] / dense["metrics"][metric])
+        dense = stops.get(f"dense{mark}{seed}") or stops.get("dense")
+        if dense:
+            found.append(stop["metrics"][metric] / dense["metrics"][metric])
     return found
 
 
@@ -101,7 +105,8 @@ def stops_table(tasks: dict[str, dict[str, Any]]) -> str:
     for task, stops in tasks.items():
         for name, seeds in sorted(by_way(stops).items(), key=lambda way: way[1][0]["finished"]):
             metric, rows = next(iter(seeds[0]["metrics"])), seeds[0]["rows"]
-            share = f"{mean(shares(stops, name)):.3f}" if "dense" in stops else "-"
+            kept = shares(stops, name)
+            share = f"{mean(kept):.3f}" if kept else "-"
             value = mean_and_spread([stop["metrics"][metric] for stop in seeds])
             minutes = mean(stop["minutes"] for stop in seeds)
             lines.append(

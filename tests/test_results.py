@@ -432,6 +432,9 @@ def test_what_is_kept_by_hand() -> None:
         "| b | - | - | - | - | - | - | - | - |",
         "| c | - | - | - | - | 0.750 | - | - | - |",
     ]
+    lone = run(**{"dense-seed43": 0.5, "transfer80-seed43": 0.4})
+    assert "| d | - | - | - | - | 0.800 | - |" in score_tables.kept_table([("d", lone)])
+    assert "| d | - | - | - | - | - | - |" in score_tables.kept_table([("d", run(transfer80=1.0))])
 
 
 def test_published_figures_stand_beside_ours_of_the_same_way() -> None:
