@@ -5,6 +5,7 @@ a corpus may be larger than memory.
 """
 
 import codecs
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,8 +65,12 @@ def read_splits(
 
 def read_texts(files: str | Path, text_column: str | None, where: str = "train") -> "list[Dataset]":
     """Return the rows with text of each file; several have commas between them."""
-    found = [read_file(file) for file in sources.several(files)]
-    return [text_rows(rows, text_column, where) for rows in found]
+    named = sources.several(files)
+    places = [f"{where} ({file})" for file in named] if len(named) > 1 else [where]
+    return [
+        text_rows(read_file(file), text_column, place)
+        for file, place in zip(named, places, strict=True)
+    ]
 
 
 def joined(parts: "Sequence[Dataset]") -> "Dataset":
@@ -85,8 +90,7 @@ def read_file(file: Path) -> "Dataset":
     from datasets.exceptions import DatasetGenerationError
 
     if file.suffix in TABLES:
-        rows = sources.read_file(file)
-        return contexts(file) if "data" in rows.column_names else rows
+        return contexts(file) if holds_contexts(file) else sources.read_file(file)
     if not file.is_file():
         raise UserError(f"There is no text file {file}. Check the path.")
     facts = file.stat()
@@ -104,6 +108,17 @@ def read_file(file: Path) -> "Dataset":
         )
     except DatasetGenerationError as error:
         raise error.__cause__ if isinstance(error.__cause__, UserError) else error from None
+
+
+def holds_contexts(file: Path) -> bool:
+    """Tell whether a file is one of SQuAD's: one JSON object with a list `data`."""
+    if file.suffix != ".json" or not file.is_file():
+        return False
+    try:
+        found = json.loads(file.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(found, dict) and isinstance(found.get("data"), list)
 
 
 def contexts(file: Path) -> "Dataset":
