@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import models
+from helpers import models, stops, weights
 from helpers.errors import UserError
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
@@ -143,7 +143,11 @@ def identity(model: str | Path | Checkpoint) -> str:
     if isinstance(model, Checkpoint):
         files = model.run["files"]
         return files.get("model.safetensors") or files["pytorch_model.bin"]
-    return str(model)
+    if str(model) == "minilm" or not Path(model).is_dir():
+        return str(model)
+    # Somebody else's folder can have other weights tomorrow.
+    file = weights.file_of(Path(model))
+    return stops.sha256(file) if file.is_file() else str(model)
 
 
 def reuse(output_dir: Path, request: dict[str, Any]) -> Checkpoint | None:
