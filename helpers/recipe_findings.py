@@ -62,6 +62,19 @@ def zeros_let_go(recipe: "Recipe", modifier: "RecipeModifier") -> list[str]:
     return [f"{modifier.name} lets its zeros go at epoch {until:g}; training fills them. {mend}"]
 
 
+def zeros_not_held(modifier: "RecipeModifier") -> list[str]:
+    """Say so where a modifier that keeps a start's zeros does not do so in every step."""
+    if modifier.name != "ConstantPruningModifier":
+        return []
+    if modifier.start_epoch <= 0 and modifier.end_epoch < 0:
+        return []
+    return [
+        f"{modifier.name} holds the zeros of the start from epoch {modifier.start_epoch:g} to "
+        f"{modifier.end_epoch:g} (-1: the end) only; training fills them before or after. Set "
+        "start_epoch: 0.0 and end_epoch: -1.0."
+    ]
+
+
 def idle_epochs(recipe: "Recipe") -> list[str]:
     """Name the spans in which the planned learning rate is zero, so that nothing is learnt."""
     curves = recipe.schedule()

@@ -39,9 +39,24 @@ def build(start: str | Path | Checkpoint, task: Task) -> "nn.Module":
     if not isinstance(start, Checkpoint):
         return models.new_model(start, task)
     if gives_encoder(start, task):
+        refuse_dropped_layers(start)
         return models.new_model(start.folder, task)
     check_answers(start, task, "Start from a checkpoint of this task, or from a plain model.")
     return models.load_model(start)
+
+
+def refuse_dropped_layers(start: Checkpoint) -> None:
+    """Refuse an encoder whose config.json still has layers that its recipe took out.
+
+    Raises:
+        UserError: naming the recipe.
+    """
+    if start.recipe_file is None or "LayerPruningModifier" not in start.recipe_file.read_text():
+        return
+    raise UserError(
+        f"{start.name} has dropped layers ({start.run['recipe']}) and goes on with its own kind of "
+        "task only. Start from an encoder with all of its layers, and drop them in this run."
+    )
 
 
 def previous_recipe(start: str | Path | Checkpoint, task: Task) -> Path | None:
@@ -61,9 +76,12 @@ def check_zeros(recipe: "Recipe | None", network: "nn.Module") -> None:
     if recipe is None:
         refuse_plain(network)
         return
-    from helpers.recipe_findings import sparse_findings
+    from helpers.recipe_findings import sparse_findings, zeros_not_held
 
-    if lost := sparse_findings(recipe, network):
+    lost = sparse_findings(recipe, network)
+    if sparsity.sparse_parameters(network) and not any(m.prunes for m in recipe.modifiers):
+        lost += [found for modifier in recipe.modifiers for found in zeros_not_held(modifier)]
+    if lost:
         raise UserError(f"{recipe.name}: {lost[0]}")
     check_start_sparsity(recipe, network)
 
