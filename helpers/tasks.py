@@ -206,6 +206,20 @@ def _draw(split: "Dataset", rows: int | None) -> "Dataset":
     return split.shuffle(seed=SAMPLING_SEED).select(range(rows))
 
 
+def check_finite(answers: np.ndarray) -> None:
+    """Refuse to score answers [rows, ...] that are no numbers.
+
+    Raises:
+        UserError: with how many they are.
+    """
+    lost = int((~np.isfinite(answers)).reshape(len(answers), -1).any(axis=1).sum())
+    if lost:
+        raise UserError(
+            f"{lost} of {len(answers)} answers are no numbers: the training diverged. Train with a "
+            "lower --learning_rate, or where the recipe sets the rate, --recipe_args init_lr=..."
+        )
+
+
 def check_length(wanted: int, most: int) -> None:
     """Refuse sequences longer than the model's position table, or too short for one word."""
     if wanted < SHORTEST:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from helpers.errors import UserError
 from helpers.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from helpers.tasks import Task
+from helpers.tasks import Task, check_finite
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,11 +56,7 @@ class Regression(Task):
 
         answers = np.asarray(outputs, dtype=np.float64).reshape(len(references))
         expected = np.asarray(references, dtype=np.float64)
-        if not np.isfinite(answers).all():
-            raise UserError(
-                f"{np.sum(~np.isfinite(answers))} of {len(answers)} answers are no numbers: the "
-                "training diverged. Train with a lower --learning_rate."
-            )
+        check_finite(answers)
         correlates = _varies(answers, "answers") and _varies(expected, "references")
         return {
             "pearson": float(pearsonr(answers, expected)[0]) if correlates else 0.0,

@@ -38,9 +38,10 @@ from helpers.requests import (
 )
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
-from helpers.teaching import check_teaching, taught
+from helpers.teaching import check_teaching, check_vocabulary, check_width, taught
 from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
 from helpers.training_proof import check_kept, check_pruned, check_quantized, check_reload, promises
+from helpers.upstream import Upstream, dense_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -214,9 +215,14 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
         The checkpoint with these metrics; its folder is not changed.
 
     Raises:
-        UserError: if it answers another question than the task asks.
+        UserError: if it answers another question than the task asks, or if the dense model that
+            it is compared with has another vocabulary or width.
     """
     check_answers(checkpoint, task, "Give the data it was trained for.")
+    if isinstance(task, Upstream):
+        dense = dense_model(task)
+        check_vocabulary(dense, checkpoint)
+        check_width(dense, checkpoint)
     folder = evaluation_folder(args.output_dir)
     with stops.no_empty_folder(folder):
         tokenizer = models.load_tokenizer(checkpoint.folder)

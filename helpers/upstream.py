@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers import plain_texts, tiers
+from helpers import compat, plain_texts, tiers
 from helpers.errors import UserError
-from helpers.tasks import SAMPLING_SEED, Task, check_length
+from helpers.tasks import SAMPLING_SEED, Task, check_finite, check_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +112,7 @@ class Upstream(Task):
         """
         from sklearn.metrics.pairwise import paired_cosine_distances
 
+        check_finite(outputs)
         near = paired_cosine_distances(outputs, references)
         # Drawn, since they come sorted by length.
         some = np.random.default_rng(SAMPLING_SEED).permutation(len(outputs))[:NEIGHBOURS]
@@ -238,7 +239,8 @@ def load_upstream(
         name, train_file, validation_file, text_column, validation_split_percentage
     )
     length = max_seq_length or tier.max_seq_length
-    task = Upstream(name, train, validation, [], length, str(dense))
+    dense = compat.absolute(dense) if Path(dense).is_dir() and dense != "minilm" else str(dense)
+    task = Upstream(name, train, validation, [], length, dense)
     refuse_sparse(task)
     return task.shortened(tier.train_examples, tier.validation_examples)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from helpers.__main__ import main
 from helpers.commands.arguments import whole_paths
 from helpers.environment import REPOSITORY
 from helpers.errors import ProofError, UserError
+from helpers.recipe_text import find_recipe
 from helpers.recipes import load_recipe
+from helpers.requests import identity
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.upstream import Upstream, load_upstream, nearest
@@ -254,6 +257,19 @@ def test_zeros_that_come_back_to_life_are_noticed(
         )
 
 
+@pytest.mark.parametrize("lost", ["end_epoch: 0.5", "start_epoch: 0.5"])
+def test_a_recipe_that_holds_zeros_for_a_while_is_refused(
+    lost: str, sparse: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    text = find_recipe("minilm-6layers_transfer").read_text()
+    head, marker, rest = text.partition("  - !ConstantPruningModifier")
+    key = lost.partition(":")[0]
+    (tmp_path / "some.md").write_text(head + marker + re.sub(f"{key}: .*", lost, rest, count=1))
+    recipe = load_recipe(tmp_path / "some.md")
+    with pytest.raises(UserError, match="holds the zeros of the start from epoch"):
+        helpers.fine_tune(tiny_task, sparse, tmp_path / "out", recipe=recipe, disable_tqdm=True)
+
+
 def test_a_recipe_that_would_prune_again_is_refused(
     sparse: Checkpoint, tiny_task: Task, tmp_path: Path
 ) -> None:
@@ -344,6 +360,76 @@ def test_a_teacher_of_another_width_is_refused(
     for recipe in ([], ["--recipe", "minilm-6layers_prune80"]):
         assert main([*taught, *recipe]) == 2
         assert "is 48 wide, the model it is to teach 32" in capsys.readouterr().err
+
+
+def test_a_sparse_model_is_measured_against_its_dense_one(
+    sparse: Checkpoint,
+    six_layers: Path,
+    flags: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    texts = ["--validation_file", flags[flags.index("--train_file") + 1], "--do_eval"]
+    command = ["sparsify_upstream", "--model_name_or_path", str(sparse.folder), *texts]
+    command += ["--output_dir", str(tmp_path / "out"), "--distill_teacher"]
+    assert main([*command, str(six_layers)]) == 0
+    assert "will not count" not in capsys.readouterr().out
+    wide = tmp_path / "wide"
+    BertModel(BertConfig.from_pretrained(six_layers, hidden_size=48)).save_pretrained(wide)
+    AutoTokenizer.from_pretrained(six_layers).save_pretrained(wide)
+    assert main([*command, str(wide)]) == 2
+    assert "is 48 wide, the model it is to teach 32" in capsys.readouterr().err
+
+
+def test_embeddings_that_are_no_numbers_are_no_score(six_layers: Path) -> None:
+    broken = np.array([[np.nan, 1.0], [1.0, 0.0]])
+    with pytest.raises(UserError, match="1 of 2 answers are no numbers: the training diverged"):
+        upstream_task(six_layers).metrics(broken, np.ones((2, 2)))
+
+
+def test_an_encoder_without_some_layers_is_no_start_for_another_task(
+    tmp_path: Path, tiny_task: Task
+) -> None:
+    recipe = find_recipe("minilm-3layers_prune80").read_text()
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    start = Checkpoint(
+        tmp_path, {"kind": "MaskedLanguageModel", "recipe": "minilm-3layers_prune80"}
+    )
+    with pytest.raises(UserError, match="has dropped layers .minilm-3layers_prune80."):
+        starts.build(start, tiny_task)
+
+
+def test_a_folder_is_known_by_its_weights(six_layers: Path, tmp_path: Path) -> None:
+    """Somebody else's folder has no note that would tell; its name stays as it is."""
+    copy = shutil.copytree(six_layers, tmp_path / "copy")
+    assert identity(copy) == identity(six_layers) != str(copy)
+    with (copy / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    assert identity(copy) != identity(six_layers)
+    assert identity("minilm") == "minilm"
+
+
+def test_the_dense_model_is_found_again_from_elsewhere(
+    six_layers: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(six_layers.parent)
+    file = flags[flags.index("--train_file") + 1]
+    assert load_upstream("x", dense=six_layers.name, train_file=file).dense == str(six_layers)
+
+
+def test_tables_with_a_column_called_data_and_questions_on_many_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,data\none,1\ntwo,2\n")
+    question = {"id": "q", "question": "Where?", "answers": [{"text": "a", "answer_start": 0}]}
+    content = {"data": [{"title": "t", "paragraphs": [{"context": "a text", "qas": [question]}]}]}
+    (tmp_path / "b.json").write_text(json.dumps(content, indent=2))
+    files = f"{tmp_path / 'a.csv'},{tmp_path / 'b.json'}"
+    assert [rows["text"] for rows in plain_texts.read_texts(files, None)] == [
+        ["one", "two"],
+        ["a text"],
+    ]
+    (tmp_path / "blank.txt").write_text(" \n")
+    with pytest.raises(UserError, match=r"The train \(.*blank.txt\) data holds no text"):
+        plain_texts.read_texts(f"{files},{tmp_path / 'blank.txt'}", None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What `run_glue`, `run_qa`, `run_ner` and `run_mlm` have in common: everything but the data."""
+"""What the `run_*` commands and `sparsify_upstream` have in common: everything but the data."""
 
 import os
 from dataclasses import replace
@@ -74,7 +74,7 @@ def work(
     check_folders(args, model.onnx_export_path, trains)
     recipe = read_recipe(args, asked)
     if not trains:
-        say_unused(recipe, argv)
+        say_unused(command, recipe, argv)
     # What is read from the hub or made from docstrings is kept; the others find it there.
     with args.main_process_first():
         task = load(data, model, args, trains)
@@ -89,10 +89,13 @@ def work(
     return 0
 
 
-def say_unused(recipe: "Recipe | None", argv: list[str]) -> None:
+def say_unused(command: str, recipe: "Recipe | None", argv: list[str]) -> None:
     """Name what counts in training only, where nothing is trained."""
-    flags = [f"--{name}" for name in given(argv, *TEACHING)]
-    unused = [*([recipe.name] if recipe else []), *flags]
+    # Without labels the teacher is what a model is measured against.
+    measures = {"distill_teacher"} if command == "sparsify_upstream" else set()
+    flags = [f"--{name}" for name in given(argv, *TEACHING) if name not in measures]
+    # A command can have a recipe that nobody typed.
+    unused = [*([recipe.name] if recipe and given(argv, "recipe") else []), *flags]
     if unused:
         print(f"Nothing is trained, so {' and '.join(unused)} will not count.")
 
