@@ -48,7 +48,7 @@ settings() {
     stsb) COMMAND=run_glue LENGTH=128 BATCH=16 RATE=1e-4 DENSE=4 TRANSFER=4 QUANT=2 ;;
     ag_news) COMMAND=run_glue LENGTH=128 BATCH=32 RATE=1e-4 DENSE=2 TRANSFER=2 QUANT=2 ;;
     conll2003) COMMAND=run_ner LENGTH=128 BATCH=16 RATE=1e-4 DENSE=3 TRANSFER=3 QUANT=2 ;;
-    squad) COMMAND=run_qa LENGTH=384 BATCH=16 RATE=1e-4 DENSE=2 TRANSFER=2 QUANT=1 ;;
+    squad) COMMAND=run_qa LENGTH=384 BATCH=16 RATE=1e-4 DENSE=2 TRANSFER=2 QUANT=0.8 ;;
     *) echo "No task '$1'. Expected sst2, mrpc, stsb, ag_news, conll2003 or squad." >&2 && exit 2 ;;
     esac
     DATA_FLAGS=(--dataset_name "$1")
