@@ -395,6 +395,9 @@ def test_the_words_about_transfer_are_what_is_stored() -> None:
     assert alone in " ".join(README.split())
     before = shares(old, "mrpc", *stops[:2])
     assert "no hidden states kept {} and {}.".format(*before) in words
+    (kept,), (halved,) = shares(score, "squad", "transfer80"), shares(old, "squad", "transfer80")
+    assert f"SQuAD keeps {kept} at 80 % (int8 was not run); half taught by labels" in words
+    assert f"it kept {halved}, and pruned for the task it keeps 0.955" in words
     tasks = json.loads((results.FOLDER / "sparse_transfer.json").read_text())["tasks"]["sst2"]
     assert [tasks[stop]["recipe"] for stop in stops] == 2 * [
         "minilm-6layers_transfer_states",
