@@ -384,7 +384,7 @@ def test_the_words_about_transfer_are_what_is_stored() -> None:
         assert sentence.format(*shares(score, task, *stops[:2])) in words
     for task, sentence in (
         ("ag_news", "At 90 % AG News keeps {} and {}, and three others lose more"),
-        ("conll2003", "CoNLL-2003 keeps {} (int8 was not"),
+        ("conll2003", "CoNLL-2003 keeps {} and {}, STS-B"),
         ("stsb", "STS-B {} and {}, and"),
         ("mrpc", "MRPC {} and {}, hardly better than one answer for all."),
     ):
