@@ -56,7 +56,7 @@ class RealTextsArguments:
 
 def main(argv: list[str]) -> int:
     """Print two rows a model and engine, then the verdict; one JSON line if asked."""
-    from helpers import text_measurements
+    from helpers import environment, measurements, speed_plots, text_measurements
 
     types = (RealTextsArguments, TextArguments, JsonArgument)
     asked, data, output = parse("texts", types, with_first(argv, "--models"))
@@ -67,7 +67,11 @@ def main(argv: list[str]) -> int:
     print(readable(table).to_string(index=False), "\n")
     print(about["verdict"])
     print_buckets(buckets, lengths.buckets)
-    write_files(asked, argv, lengths, found, about)
+    if asked.output:
+        command = {"command": f"python -m helpers texts {shlex.join(argv)}"}
+        measurements.save(found, Path(asked.output), command | about | environment.describe())
+    if asked.plot and table.mean_ms.notna().any():
+        save_picture(speed_plots.real_texts(lengths, table), asked.plot)
     print_json(output.json, {**about, "measurements": [asdict(row) for row in found]})
     return 0
 
@@ -94,24 +98,6 @@ def time_texts(
         asked.passes,
         asked.tokenizer_name,
     )
-
-
-def write_files(
-    asked: RealTextsArguments,
-    argv: list[str],
-    lengths: "TextLengths",
-    found: "list[TextMeasurement]",
-    about: dict[str, object],
-) -> None:
-    """Write the measurements and the picture of them, where they were asked for."""
-    from helpers import environment, measurements, speed_plots, text_measurements
-
-    if asked.output:
-        command = {"command": f"python -m helpers texts {shlex.join(argv)}"}
-        measurements.save(found, Path(asked.output), command | about | environment.describe())
-    table = text_measurements.as_table(found)
-    if asked.plot and table.mean_ms.notna().any():
-        save_picture(speed_plots.real_texts(lengths, table), asked.plot)
 
 
 def print_buckets(asked: list[int] | None, used: list[int]) -> None:
