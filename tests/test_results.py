@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from helpers import environment, published, result_tables, results, score_tables, stops
+from helpers.__main__ import main
 from helpers.errors import UserError
 from helpers.measurements import Measurement, save
 
@@ -93,6 +94,20 @@ def test_minutes_are_those_the_notebooks_say(
     monkeypatch.setattr(results, "NOTEBOOKS", tmp_path)
     assert results.notebook_minutes("laptop") == {"01_x": 2.5}
     assert results.notebook_minutes("smoke") == {}
+
+
+def test_a_second_run_stands_beside_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTORIAL_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(results, "PAGES", ())
+    write_stop(tmp_path / "runs" / "upstream" / "upstream80", "run.json", run_note(0.9, "2026"))
+    assert main(["results", "--transfer", "--name", "second", "--command", "bash x.sh"]) == 0
+    stored = json.loads((tmp_path / "second.json").read_text())
+    assert (stored["command"], set(stored["upstream"])) == ("bash x.sh", {"upstream80"})
+    assert not (tmp_path / "sparse_transfer.json").exists()
+    assert main(["results", "--name", "second"]) == 2
 
 
 def test_a_damaged_stop_is_not_collected(runs: Path) -> None:

@@ -3,7 +3,8 @@
 #
 # Why a script: it is the command that the stored figures name. It needs TUTORIAL_DATA_DIR, a folder with
 # wikitext2/valid.tokens.txt, sst2/train.tsv and so on, and takes minutes to hours. What is finished is not run
-# again; a run that was killed goes on from its last checkpoint.
+# again; a run that was killed goes on from its last checkpoint. EPOCHS=4 before the command transfers for that
+# many epochs instead of the task's own number.
 #
 # LEVEL is 80 (without a word), 90 or 80_block4. A SEED other than 42 has a dense model and stops of its own.
 #
@@ -51,6 +52,7 @@ settings() {
     squad) COMMAND=run_qa LENGTH=384 BATCH=16 RATE=1e-4 DENSE=2 TRANSFER=2 QUANT=0.8 ;;
     *) echo "No task '$1'. Expected sst2, mrpc, stsb, ag_news, conll2003 or squad." >&2 && exit 2 ;;
     esac
+    TRANSFER=${EPOCHS:-$TRANSFER}
     DATA_FLAGS=(--dataset_name "$1")
     if [ "$1" = conll2003 ]; then
         DATA_FLAGS+=(--train_file "$DATA/conll2003/train.txt" --validation_file "$DATA/conll2003/valid.txt")

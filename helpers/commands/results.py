@@ -14,14 +14,20 @@ class ResultsArguments:
     collect: str | None = flag(None, "task whose runs (at TUTORIAL_TIER) go into results/ first")
     transfer: bool = flag(False, "what tools/sparse_transfer.sh has trained goes into results/")
     ablations: bool = flag(False, "what tools/ablations.sh has trained goes into results/")
+    name: str | None = flag(
+        None, "their file in results/, where a second run stands beside the first"
+    )
     command: str | None = flag(None, "the command that made those runs")
 
 
 def main(argv: list[str]) -> int:
     """Write results/ if asked, then the tables of README.md and results/README.md."""
     from helpers import results
+    from helpers.errors import UserError
 
     (asked,) = parse("results", (ResultsArguments,), argv)
+    if asked.name and asked.transfer == asked.ablations:
+        raise UserError("--name is the file of one collection. Give --transfer or --ablations.")
     if asked.collect:
         tier = os.environ.get("TUTORIAL_TIER", "laptop")
         command = (
@@ -35,6 +41,7 @@ def main(argv: list[str]) -> int:
     )
     for name, wanted, gather in trained:
         if wanted:
-            results.write(name, gather(), asked.command or f"bash tools/{name}.sh")
+            command = asked.command or f"bash tools/{name}.sh"
+            results.write(asked.name or name, gather(), command)
     results.write_pages()
     return 0
