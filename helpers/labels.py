@@ -17,6 +17,7 @@ REGRESSION = "regression"
 # The tsv files of multi-label sets write several numbers into one cell.
 DELIMITER = ","
 MOST_CLASSES = 1000
+YES_OR_NO = {"0", "1", "0.0", "1.0", "False", "True"}
 # Numbers as files write them, blanks around them included.
 WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
 NUMBER = re.compile(
@@ -158,6 +159,8 @@ def several_classes(
 ) -> Numbered:
     """Number sets of classes; a cell may be a list, or text with commas."""
     split_up = [[_members(value) for value in split[label]] for split in (train, validation)]
+    for rows, where in zip(split_up, ("train", "validation"), strict=True):
+        refuse_multi_hot(rows, label, where)
     values = sorted({value for row in split_up[0] for value in row}, key=_order)
     if len(values) < 2:
         raise UserError(f"Column {label!r} holds {len(values)} labels. Expected 2 or more.")
@@ -169,6 +172,16 @@ def several_classes(
     for rows in split_up:
         refuse_unknown({value for row in rows for value in row} - set(number))
     return shown or values, *([[number[v] for v in row] for row in rows] for rows in split_up)
+
+
+def refuse_multi_hot(rows: list[list[str]], column: str, split: str) -> None:
+    """Refuse a yes or no for every label, which would be read as the labels 0 and 1."""
+    for row, members in enumerate(rows, start=1):
+        if len(set(members)) < len(members) and set(members) <= YES_OR_NO:
+            raise UserError(
+                f"{split} row {row} has [{', '.join(members)}] as {column!r}, a yes or no for each "
+                "label. Expected the labels that apply: [0, 2] in place of [1, 0, 1]."
+            )
 
 
 def _members(value: object) -> list[str]:

@@ -84,7 +84,6 @@ class MultiLabel(Task):
     """
 
     main_metric: ClassVar[str] = "f1_micro"
-    numbered: ClassVar[str] = ""
 
     @property
     def config(self) -> dict[str, Any]:

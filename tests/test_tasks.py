@@ -445,6 +445,21 @@ def test_rows_with_some_of_a_models_labels_take_the_models_numbers(tmp_path: Pat
     assert some.with_labels(["odd", "good"]) is some
 
 
+def test_sets_of_labels_take_the_models_numbers_too(tmp_path: Path) -> None:
+    file = tmp_path / "some.jsonl"
+    file.write_text('{"text": "one", "label": ["x", "z"]}\n{"text": "two", "label": []}\n')
+    found = load_task("some", train_file=file, validation_file=file).with_labels(["x", "y", "z"])
+    assert found.labels == ["x", "y", "z"]
+    assert list(found.validation["label"]) == [[0, 2], []]
+
+
+def test_a_yes_or_no_for_each_label_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "some.jsonl"
+    file.write_text('{"text": "one", "label": [1, 0]}\n{"text": "two", "label": [0, 0]}\n')
+    with pytest.raises(UserError, match=r"train row 2 has \[0, 0\].*\[0, 2\] in place of"):
+        load_task("some", train_file=file, validation_file=file)
+
+
 def test_tags_take_the_models_numbers_too(tmp_path: Path) -> None:
     file = tmp_path / "some.txt"
     file.write_text("New B-LOC\nYork I-LOC\nis O\n\nOslo B-LOC\n")
