@@ -10,6 +10,7 @@ from sparseml.transformers.sparsification import Trainer
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from transformers import Trainer as PlainTrainer
 from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from helpers import compat_resume, processes, stops
 from helpers.errors import UserError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from helpers.recipes import Recipe
 
 REQUEST = "request.json"
+# Where the Trainer writes logs, such as TensorBoard's, below the output folder.
+LOGS = "runs"
 
 
 class Clock(TrainerCallback):
@@ -110,6 +113,15 @@ def checkpoints(folder: Path) -> list[Path]:
 def step(checkpoint: Path) -> int:
     """Return the step a checkpoint was written after."""
     return int(checkpoint.name.rpartition("-")[2])
+
+
+def needed(checkpoint: Path | None) -> tuple[Path, ...]:
+    """Return what a run goes on with: a checkpoint, the best one before it, and its logs."""
+    if checkpoint is None:
+        return ()
+    best = json.loads((checkpoint / TRAINER_STATE_NAME).read_text()).get("best_model_checkpoint")
+    beside = [LOGS, Path(best).name] if best else [LOGS]
+    return (checkpoint, *(checkpoint.parent / name for name in beside))
 
 
 def place_to_resume(

@@ -4,6 +4,7 @@ Zeros are what a sparse start is taken for. A recipe that would lose them, or th
 which are not there, is refused before the first step; SparseML trains on without a word.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,52 @@ from helpers import models, sparsity
 from helpers.errors import UserError
 from helpers.requests import check_answers
 from helpers.stops import Checkpoint
-from helpers.tasks import Task
+from helpers.tasks import Task, check_length
+from helpers.training_proof import promises
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+    from transformers import PreTrainedTokenizerBase
 
+    from helpers.recipe_modifier import PruningTarget
     from helpers.recipes import Recipe
 
 #: Kinds of tasks whose models are a start for others: the encoder is kept, the head is new.
 ENCODERS = ("MaskedLanguageModel", "Upstream")
+
+
+@dataclass(frozen=True)
+class Student:
+    """What a run begins with.
+
+    Attributes:
+        start: what it was made from.
+        network, tokenizer: ready to be trained.
+        promised: zeros the recipe will make, and in which matrices.
+        zeros: where the zeros of each sparse matrix are now (bool).
+    """
+
+    start: str | Path | Checkpoint
+    network: "nn.Module"
+    tokenizer: "PreTrainedTokenizerBase"
+    promised: "dict[PruningTarget, list[str]]"
+    zeros: "dict[str, torch.Tensor]"
+
+
+def prepare(start: str | Path | Checkpoint, task: Task, recipe: "Recipe | None") -> Student:
+    """Build what a run begins with; nothing is written yet.
+
+    Raises:
+        UserError: a start that is not there, or does not go with the task or the recipe.
+    """
+    tokenizer = models.load_tokenizer(models.tokenizer_source(start))
+    network = build(start, task)
+    # A tokenizer may name no limit at all, and the position table ends without a warning.
+    check_length(task.max_seq_length, network.config.max_position_embeddings)
+    promised = promises(recipe, network)
+    check_zeros(recipe, network)
+    return Student(start, network, tokenizer, promised, sparsity.zero_places(network))
 
 
 def gives_encoder(start: str | Path | Checkpoint, task: Task) -> bool:

@@ -61,8 +61,10 @@ def writing(
             shutil.rmtree(folder)
         partial.rename(folder)
     except BaseException as error:
-        # A run that was stopped, or met a full disk, can go on; one that failed its proof can not.
-        spoilt = isinstance(error, (UserError, ProofError))
+        # A run that was stopped, or met a full disk, can go on; one that failed its proof can not,
+        # nor one that was refused, unless it goes on itself.
+        refused = isinstance(error, UserError) and not keep
+        spoilt = refused or isinstance(error, ProofError)
         if spoilt or not any(partial.glob("checkpoint-*")):
             shutil.rmtree(partial, ignore_errors=True)
         raise

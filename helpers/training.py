@@ -40,7 +40,7 @@ from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.teaching import check_teaching, check_vocabulary, check_width, taught
 from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
-from helpers.training_proof import check_kept, check_pruned, check_quantized, check_reload, promises
+from helpers.training_proof import check_kept, check_pruned, check_quantized, check_reload
 from helpers.upstream import Upstream, dense_model
 
 if TYPE_CHECKING:
@@ -109,14 +109,17 @@ def fine_tune(
         return found
     check_request(model, recipe, teacher, task, disabled=disabled)
     environment.check_disk(output_dir, DISK_NEEDED)
-    asked = "false" if overwrite else args.resume_from_checkpoint
+    # Before any folder is touched: a mistake in a flag costs no checkpoint of an earlier attempt.
+    set_seed(args.seed)
+    student = starts.prepare(model, task, recipe)
+    asked = args.resume_from_checkpoint or ("false" if overwrite else None)
     resumed = resuming.place_to_resume(output_dir, asked, request, recipe)
-    keep = (resumed,) if resumed else ()
+    keep = resuming.needed(resumed)
     writing = stops.writing(output_dir, overwrite=overwrite, keep=keep)
     with processes.one_writer(writing, Path(args.output_dir)) as folder:
         resuming.note_request(folder, request)
         autocast = processes.agreed(default_bf16() if bf16 is None else bf16)
-        run = train_into(folder, task, model, recipe, teacher, args, autocast, resumed, dropout)
+        run = train_into(folder, task, student, recipe, teacher, args, autocast, resumed, dropout)
         if processes.is_main():
             (folder / resuming.REQUEST).unlink()
             stops.write_note(folder, "run.json", {**run, "request": request})
@@ -125,7 +128,10 @@ def fine_tune(
 
 def settle(args: TrainingArguments, output_dir: Path, recipe: "Recipe | None") -> None:
     """Write into the arguments what is not theirs to say: where to write, and a recipe's epochs."""
-    args.output_dir = compat.absolute(stops.partial_folder(output_dir))
+    partial, logs = stops.partial_folder(output_dir), Path(args.logging_dir).resolve()
+    if logs.is_relative_to(output_dir):  # which is not there, and has to stay empty, until the end
+        args.logging_dir = compat.absolute(partial / logs.relative_to(output_dir))
+    args.output_dir = compat.absolute(partial)
     args.num_train_epochs = recipe.num_epochs if recipe else args.num_train_epochs
     # For the Trainer's own checkpoints; in safetensors a masked-LM head would lack its tied weight.
     args.save_safetensors = False
@@ -134,7 +140,7 @@ def settle(args: TrainingArguments, output_dir: Path, recipe: "Recipe | None") -
 def train_into(
     folder: Path,
     task: Task,
-    start: str | Path | Checkpoint,
+    student: starts.Student,
     recipe: "Recipe | None",
     teacher: Checkpoint | None,
     args: TrainingArguments,
@@ -143,12 +149,7 @@ def train_into(
     dropout: float | None = None,
 ) -> dict[str, Any]:
     """Train, check, and save into `folder`; return the content of `run.json`."""
-    set_seed(args.seed)
-    tokenizer = models.load_tokenizer(models.tokenizer_source(start))
-    network = starts.build(start, task)
-    promised = promises(recipe, network)
-    starts.check_zeros(recipe, network)
-    before = sparsity.zero_places(network)
+    network, tokenizer = student.network, student.tokenizer
     if dropout is not None:
         set_dropout(network, dropout)
     trainer = make_trainer(folder, task, network, tokenizer, recipe, teacher, args, bf16)
@@ -156,13 +157,13 @@ def train_into(
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else False)
     minutes = trainer.clock.seconds / 60
     metrics = measure(trainer, task, folder)
-    check_pruned(promised, network)
-    check_kept(before, promised, network)
+    check_pruned(student.promised, network)
+    check_kept(student.zeros, student.promised, network)
     quantized = len(sparsity.quantized_modules(network))
     check_quantized(recipe, quantized)
     processes.check_same_everywhere(network)
     if processes.is_main():
-        previous = starts.previous_recipe(start, task)
+        previous = starts.previous_recipe(student.start, task)
         save(folder, network, tokenizer, recipe, previous, bool(quantized))
         check_reload(folder, network, first_rows(trainer))
     return {

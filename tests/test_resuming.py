@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from sparseml.transformers.sparsification.training_args import TrainingArguments
 
-from helpers import compat_resume, models, recipes, resuming, sparsity, weights
+from helpers import compat_resume, models, recipes, resuming, sparsity, stops, training, weights
 from helpers.__main__ import main
 from helpers.environment import REPOSITORY
 from helpers.errors import UserError
@@ -164,6 +165,43 @@ def test_the_last_whole_checkpoint_is_taken(killed: Path) -> None:
     found = resuming.place_to_resume(killed, "elsewhere/checkpoint-8", {"seed": 1}, None)
     assert found is not None and found.name == "checkpoint-8"
     assert resuming.place_to_resume(killed, "false", {"seed": 1}, None) is None
+
+
+def test_the_best_checkpoint_and_the_logs_stay_with_the_last(killed: Path) -> None:
+    partial = partial_folder(killed)
+    (partial / resuming.LOGS).mkdir()
+    state = {"best_model_checkpoint": str(partial / "checkpoint-4")}
+    (partial / "checkpoint-12" / "trainer_state.json").write_text(json.dumps(state))
+    keep = resuming.needed(resuming.place_to_resume(killed, None, {"seed": 1}, None))
+    with pytest.raises(UserError), stops.writing(killed, keep=keep):
+        raise UserError("refused")
+    assert {left.name for left in partial.iterdir() if left.is_dir()} == {
+        *("checkpoint-4", "checkpoint-12", resuming.LOGS)
+    }
+    assert resuming.needed(None) == ()
+
+
+def test_logs_are_written_where_the_run_is(tmp_path: Path) -> None:
+    args = TrainingArguments(str(tmp_path / "run"), use_cpu=True)
+    training.settle(args, tmp_path / "run", None)
+    assert Path(args.logging_dir).parent == partial_folder(tmp_path / "run") / resuming.LOGS
+    elsewhere = TrainingArguments(str(tmp_path / "run"), logging_dir=str(tmp_path), use_cpu=True)
+    training.settle(elsewhere, tmp_path / "run", None)
+    assert elsewhere.logging_dir == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ["--model_name_or_path", "./minilm-no-such"],
+        ["--max_seq_length", "5120"],
+        ["--recipe", "minilm-6layers_transfer"],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_a_mistake_costs_no_checkpoint(mistake: list[str], flags: list[str], killed: Path) -> None:
+    assert main([*flags, "--output_dir", str(killed), *mistake]) == 2
+    assert last_step(killed) == 12
 
 
 def test_another_run_starts_anew_or_is_refused(killed: Path, capsys: pytest.CaptureFixture) -> None:

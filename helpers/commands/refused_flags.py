@@ -27,6 +27,8 @@ SHARES = ("adam_beta1", "adam_beta2", "label_smoothing_factor")
 NOT_HERE = {
     "dataloader_drop_last": "it would leave rows out of the measure, too",
     "prediction_loss_only": "metrics are what a run is about",
+    "bf16_full_eval": "it would round the weights that are saved",
+    "fp16_full_eval": "it would round the weights that are saved",
 }
 
 
@@ -58,11 +60,6 @@ def check_flags(args: "TrainingArguments") -> None:
         raise UserError(
             "--load_best_model_at_end would pick a model from before the recipe ended. "
             "Leave it away; the last model is the one the recipe promises."
-        )
-    if args.resume_from_checkpoint and args.overwrite_output_dir:
-        raise UserError(
-            "--resume_from_checkpoint goes on with a run, --overwrite_output_dir starts it anew. "
-            "Leave one of them away."
         )
 
 
