@@ -65,15 +65,20 @@ def main(argv: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         # A progress bar has left the cursor in its line.
-        complain(f"\ninterrupted: nothing unfinished counts as finished. {how_to_go_on(argv[0])}")
+        complain(f"\ninterrupted: nothing unfinished counts as finished. {how_to_go_on(argv)}")
         return 130
 
 
-def how_to_go_on(command: str) -> str:
+def how_to_go_on(argv: list[str]) -> str:
     """Say what becomes of an interrupted run of a command."""
-    if command.startswith("run_") or command == "sparsify_upstream":
-        return "A run with --save_strategy goes on if the same command is given again."
-    return "Give the same command again."
+    if not argv[0].startswith("run_") and argv[0] != "sparsify_upstream":
+        return "Give the same command again."
+    replaces = any(flag.startswith("--overwrite_output_dir") for flag in argv)
+    again = "with --resume_from_checkpoint true " if replaces else ""
+    return (
+        f"A run with --save_strategy goes on if the same command is given again {again}".rstrip()
+        + (" (not movement or OBS pruning).")
+    )
 
 
 def check_size() -> None:

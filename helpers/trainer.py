@@ -140,11 +140,12 @@ class RecipeTrainer(ResumableTrainer):
         return torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=cache_enabled)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # noqa: ANN401 - the Trainer's
-        """Measure; refuse to choose the best model by a metric that there is not."""
+        """Measure; refuse to choose the best model, or the rate, by a metric that there is not."""
         found = super().evaluate(*args, **kwargs)
         names = [name.removeprefix("eval_") for name in found]
-        chosen = (self.args.metric_for_best_model or "loss").removeprefix("eval_")
-        if self.args.load_best_model_at_end and chosen not in names:
+        # Whatever it is for: each checkpoint notes the best one so far.
+        chosen = (self.args.metric_for_best_model or "").removeprefix("eval_")
+        if chosen and chosen not in names:
             raise UserError(
                 f"--metric_for_best_model {chosen} is none of this task's. "
                 f"Expected one of {', '.join(names)}."

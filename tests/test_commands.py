@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from helpers import environment
-from helpers.__main__ import COMMANDS, main
+from helpers.__main__ import COMMANDS, how_to_go_on, main
 from helpers.commands import parse
 from helpers.environment import REPOSITORY
 from helpers.errors import UserError
@@ -211,6 +211,7 @@ def test_an_occupied_folder_is_refused_before_anything_is_read(
         assert "holds something" in refused(*flags, *onnx, *there)
     same = ["--onnx_export_path", str(tmp_path / "out" / "run")]
     assert "Expected two folders" in refused(*flags, *same)
+    assert "Expected two folders" in refused(*flags, "--onnx_export_path", str(tmp_path / "out"))
     assert (tmp_path / "taken" / "thesis.txt").read_text() == "years"
 
 
@@ -361,6 +362,18 @@ def test_a_killed_run_leaves_nothing_finished_and_runs_again(
     assert main([*flags, "--max_steps", "2"]) == 0
     assert [left.name for left in (tmp_path / "out").iterdir()] == ["run"]
     Checkpoint.load(tmp_path / "out" / "run")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("run_ner --output_dir x", "if the same command is given again (not"),
+        ("run_qa --overwrite_output_dir", "again with --resume_from_checkpoint true (not"),
+        ("export x", "Give the same command again."),
+    ],
+)
+def test_an_interrupted_command_says_how_to_go_on(typed: str, said: str) -> None:
+    assert said in how_to_go_on(typed.split())
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM], ids=lambda kind: kind.name)

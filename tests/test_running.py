@@ -89,6 +89,7 @@ def test_the_same_command_with_an_export_may_be_given_twice(
         (["--adam_beta1", "1.5"], "--adam_beta1 is 1.5"),
         (["--dataloader_drop_last", "true"], "--dataloader_drop_last is not done here"),
         (["--prediction_loss_only", "true"], "--prediction_loss_only is not done here"),
+        (["--bf16_full_eval", "true"], "--bf16_full_eval is not done here"),
         (["--report_to", "wandb"], "--report_to wandb: its package is not installed"),
         (["--push_to_hub"], "--push_to_hub is not done here"),
         (["--recipe_args", "num_epochs=3"], "--recipe_args has no recipe to change"),
@@ -506,12 +507,27 @@ def test_the_cache_is_named_before_the_hub_is_imported(
 
 
 @pytest.mark.parametrize(
+    ("typed", "trains"),
+    [
+        ([], True),
+        (["--do_eval"], False),
+        (["--do_train", "--do_eval"], True),
+        (["--do_train", "false"], False),
+        (["--do_train=false", "--do_eval", "false"], False),
+        (["--do_eval", "false"], True),
+    ],
+)
+def test_what_is_switched_off_is_not_done(typed: list[str], trains: bool) -> None:
+    assert running.will_train(typed) is trains
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--do_predict"], "--do_predict has no test file"),
         (["--per_device_train_batch_size", "0"], "Expected 1 or more"),
         (["--seed=-1"], "Expected 0 or more"),
-        (["--resume_from_checkpoint", "x", "--overwrite_output_dir"], "Leave one of them away"),
+        (["--resume_from_checkpoint", "x", "--overwrite_output_dir"], "holds no such checkpoint"),
         (["--resume_from_checkpoint", "x"], "holds no such checkpoint"),
         (
             [
@@ -620,11 +636,16 @@ def test_the_best_model_is_another_run_than_the_last(
     assert "already holds something" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wanted", [[], ["--load_best_model_at_end"]], ids=["noted", "wanted"])
 def test_a_best_model_by_an_unknown_metric_is_refused(
-    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    wanted: list[str],
+    data: list[str],
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
-    flags += ["--max_steps", "2", "--save_strategy", "epoch", "--load_best_model_at_end"]
+    flags += ["--max_steps", "2", "--save_strategy", "epoch", *wanted]
     assert run(*data, *flags, "--metric_for_best_model", "acc") == 2
     message = capsys.readouterr().err
     assert "--metric_for_best_model acc is none of this task's" in message

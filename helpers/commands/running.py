@@ -173,7 +173,9 @@ def use_cache(argv: list[str]) -> None:
 def will_train(argv: list[str]) -> bool:
     """Tell whether a model is trained, not only measured; without either flag it is."""
     # Not args.do_eval: an evaluation after each epoch sets it, too.
-    return said_yes(argv, "do_train") or not said_yes(argv, "do_eval")
+    if given(argv, "do_train"):
+        return said_yes(argv, "do_train")
+    return not said_yes(argv, "do_eval")
 
 
 def said_yes(argv: list[str], flag: str) -> bool:
@@ -225,9 +227,11 @@ def check_folders(args: "TrainingArguments", onnx_export_path: str | None, train
     done = (Path(args.output_dir) / "run.json").is_file() or not trains
     if not (done and (Path(onnx_export_path) / "proof.json").is_file()):
         refuse_occupied(Path(onnx_export_path), args.overwrite_output_dir)
-    if Path(onnx_export_path).resolve() == Path(args.output_dir).resolve():
+    target, model = Path(onnx_export_path).resolve(), Path(args.output_dir).resolve()
+    if target in (model, *model.parents):
         raise UserError(
-            f"--onnx_export_path and --output_dir are both {args.output_dir}. Expected two folders."
+            f"--onnx_export_path {onnx_export_path} is or holds --output_dir {args.output_dir}. "
+            "Expected two folders, the model's not in the export's."
         )
 
 
