@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Epochs are products of floats; this is less than a step of any run.
 _ROUNDING = 1e-6
+# They make no zeros of their own.
+KEEPING = ("ConstantPruningModifier", "LayerPruningModifier")
 # What Torch exports; 0 to 127 is 8 bits with one to spare.
 ONNX_RANGES = ((-128, 127), (0, 255), (0, 127))
 
@@ -54,6 +56,7 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
             these matrices do not take, or int8 that this model cannot be trained in.
     """
     check_schedule(recipe)
+    refuse_unproven(recipe)
     modules = [name for name, _ in model.named_modules()]
     dropped = tuple(f"{name}." for name in recipe.dropped_layers)
     # Layers go before the first mask: what was theirs is neither pruned nor promised.
@@ -77,6 +80,21 @@ def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:
     if recipe.has_quantization:
         tried_int8(recipe, model)
     return matched
+
+
+def refuse_unproven(recipe: "Recipe") -> None:
+    """Refuse pruners that do not say how many zeros they end with: nothing could be proven.
+
+    Raises:
+        UserError: names the modifier.
+    """
+    for modifier in recipe.modifiers:
+        makes_zeros = "Pruning" in modifier.name and modifier.name not in KEEPING
+        if makes_zeros and not modifier.prunes:
+            raise UserError(
+                f"{recipe.name}: {modifier.name} has no final_sparsity, so its zeros cannot be "
+                "held to anything. Take a pruner that has one, such as GMPruningModifier."
+            )
 
 
 def tried_int8(recipe: "Recipe", model: "nn.Module") -> "nn.Module":

@@ -16,6 +16,7 @@ from helpers.recipe_checks import (
     check_schedule,
     matching,
     refuse_unfit_mask,
+    refuse_unproven,
     tried_int8,
     unmatched,
 )
@@ -38,6 +39,7 @@ def schedule_findings(recipe: "Recipe") -> list[str]:
         # One modifier at a time, because the check stops at the first that is late.
         found += refusal(check_schedule, replace(recipe, modifiers=[modifier]))
         found += zeros_let_go(recipe, modifier)
+    found += refusal(refuse_unproven, recipe)
     return found + idle_epochs(recipe) + unsettled(recipe)
 
 

@@ -118,8 +118,9 @@ def schedule(recipe: "Recipe", points: int = 401) -> "pd.DataFrame":
     """Return the planned curves over the run.
 
     Returns:
-        `points` rows: epoch, sparsity (0 to 1, mean over the pruned patterns), learning_rate
-        (NaN where the recipe leaves it to the Trainer), quantized (0 or 1). SparseML changes masks
+        `points` rows: epoch, sparsity (0 to 1, mean over the pruned patterns), learning_rate (NaN
+        where the recipe leaves it to the Trainer, or sets it in a way that is not repeated here:
+        `LearningRateModifier`), quantized (0 or 1). SparseML changes masks
         only every `update_frequency` epochs; the curve is drawn through those steps.
     """
     import pandas as pd
@@ -137,20 +138,23 @@ def schedule(recipe: "Recipe", points: int = 401) -> "pd.DataFrame":
 
 
 def sparsity_at(recipe: "Recipe", epoch: float) -> float:
-    """Return the planned share of zeros at an epoch, 0 to 1; mean over gradual pruners."""
-    levels = [gradual(modifier, epoch) for modifier in recipe.modifiers if modifier.prunes]
-    return sum(levels) / len(levels) if levels else 0.0
+    """Return the planned share of zeros at an epoch, 0 to 1; mean over the pruned patterns."""
+    levels: dict[str, float] = {}
+    # They come by their start: where two prune the same matrices, the later one goes on.
+    for modifier in (m for m in recipe.modifiers if m.prunes):
+        begun = epoch >= modifier.start_epoch
+        for pattern in modifier.patterns():
+            levels[pattern] = gradual(modifier, epoch) if begun else levels.get(pattern, 0.0)
+    return sum(levels.values()) / len(levels) if levels else 0.0
 
 
 def gradual(modifier: "RecipeModifier", epoch: float) -> float:
-    """Return one gradual pruner's share of zeros at an epoch, 0 to 1."""
+    """Return a gradual pruner's share of zeros, 0 to 1, at an epoch from its start on."""
     final = modifier.params["final_sparsity"]
     if isinstance(final, dict):
         final = sum(map(float, final)) / len(final)
     first = modifier.params.get("init_sparsity", 0.0)
     first = first if isinstance(first, int | float) else 0.0
-    if epoch < modifier.start_epoch:
-        return 0.0
     length = modifier.end_epoch - modifier.start_epoch
     done = min(1.0, (epoch - modifier.start_epoch) / length) if length > 0 else 1.0
     shapes = {
@@ -163,17 +167,36 @@ def gradual(modifier: "RecipeModifier", epoch: float) -> float:
 
 def learning_rate_at(recipe: "Recipe", epoch: float) -> float:
     """Return the planned learning rate at an epoch; NaN where no modifier has set one yet."""
-    lines = [m for m in recipe.modifiers if m.name == "LearningRateFunctionModifier"]
-    begun = [m for m in lines if max(0.0, m.start_epoch) <= epoch]
+    kinds = ("LearningRateFunctionModifier", "SetLearningRateModifier", "LearningRateModifier")
+    begun = [m for m in recipe.modifiers if m.name in kinds and max(0.0, m.start_epoch) <= epoch]
     if not begun:
         return math.nan
     line = max(begun, key=lambda m: m.start_epoch)
+    if line.name != kinds[0]:
+        return float(line.params.get("learning_rate") or math.nan)
     start, first, final = (
         max(0.0, line.start_epoch),
         line.params["init_lr"],
         line.params["final_lr"],
     )
-    done = min(1.0, (epoch - start) / (line.end_epoch - start))
+    length = line.end_epoch - start
+    if line.params["lr_func"] == "cyclic_linear":
+        return sawtooth(min(epoch - start, length), length, line)
+    done = min(1.0, (epoch - start) / length)
     if line.params["lr_func"] == "cosine":
         done = (1 - math.cos(math.pi * done)) / 2
     return float(first) + (float(final) - float(first)) * done
+
+
+def sawtooth(passed: float, length: float, line: "RecipeModifier") -> float:
+    """Return the rate of a schedule that starts anew in every cycle, the last one cut short.
+
+    Args:
+        passed, length: epochs since its start, and of all of it.
+        line: has `cycle_epochs`.
+    """
+    cycle = float(line.params["cycle_epochs"])
+    if passed > int(length / cycle) * cycle:
+        cycle = length % cycle
+    first, final = float(line.params["init_lr"]), float(line.params["final_lr"])
+    return first + (final - first) * (passed % cycle) / cycle

@@ -145,6 +145,13 @@ def is_arithmetic(node: ast.AST) -> bool:
     return isinstance(node, _ARITHMETIC)
 
 
+def has_stages(text: str) -> bool:
+    """Tell whether the modifiers of a recipe stand in stages, not in lists at its top."""
+    pairs = yaml.compose(text, Loader=yaml.SafeLoader).value
+    stages = [value for _, value in pairs if isinstance(value, yaml.MappingNode)]
+    return any("modifiers" in key.value for stage in stages for key, _ in stage.value)
+
+
 def override(text: str, values: dict[str, Variable], name: str) -> str:
     """Put values into the variables at the top of a recipe; comments and order stay.
 
@@ -171,8 +178,14 @@ def as_yaml(value: Variable, old: yaml.ScalarNode, what: str) -> str:
 
     Raises:
         UserError: a number that is not finite, several lines, no plain value, or a word where a
-            number stood.
+            number stood, or true or false.
     """
+    if old.tag.endswith(":bool"):
+        # SparseML takes every word for a yes, "false" too.
+        truth = yaml.safe_load(value) if isinstance(value, str) else value
+        if not isinstance(truth, bool):
+            raise UserError(f"{what}={value!r}. Expected true or false, as {old.value} is.")
+        return str(truth).lower()
     if isinstance(value, str) and "\n" not in value:
         try:
             value = float(value)

@@ -245,7 +245,8 @@ def with_distillation(
         output_keys: outputs to imitate; ("start_logits", "end_logits") for question answering.
 
     Raises:
-        UserError: the recipe declares distillation itself, or a value is out of range.
+        UserError: the recipe declares distillation itself, or has stages, or a value is out of
+            range.
     """
     if recipe.distills_answers:
         raise UserError(
@@ -255,6 +256,12 @@ def with_distillation(
     if not 0 <= hardness <= 1 or not 0 < temperature < float("inf"):
         raise UserError(
             f"hardness {hardness} and temperature {temperature}: expected 0 to 1 and above 0."
+        )
+    if recipe_text.has_stages(recipe.text):
+        # Beside modifiers at the top SparseML drops all stages, without a word.
+        raise UserError(
+            f"{recipe.name} has stages, where the distillation of --distill_teacher has no place. "
+            "Write a DistillationModifier into them."
         )
     added = (
         "\nflag_distillation_modifiers:\n"

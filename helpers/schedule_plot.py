@@ -30,6 +30,8 @@ def schedule(recipe: "Recipe") -> "Figure":
     zeros.set(ylabel="zeros (%)", ylim=(0, 104), yticks=(0, 25, 50, 75, 100))
     if curves.learning_rate.isna().all():
         text = "not in the recipe: the Trainer's own schedule"
+        if recipe.sets_learning_rate:
+            text = "set by a modifier whose curve is not drawn here"
         rate.text(0.5, 0.5, text, transform=rate.transAxes, ha="center", va="center")
     rate.plot(curves.epoch, curves.learning_rate, color=_ORANGE, linestyle="--")
     rate.set(ylabel="learning rate", ylim=(0, None))
@@ -61,6 +63,13 @@ def draw_zeros(axis: "Axes", recipe: "Recipe", curves: "pd.DataFrame") -> None:
     axis.text(0.45 * recipe.num_epochs, 40, text, ha="center", va="center", color=_BLUE)
 
 
+def ranges_fixed(recipe: "Recipe") -> float:
+    """Return the epoch from which no int8 range moves any more; the end if they always do."""
+    named = "disable_quantization_observer_epoch"
+    int8 = [modifier for modifier in recipe.modifiers if modifier.quantizes]
+    return max(modifier.epochs().get(named, recipe.num_epochs) for modifier in int8)
+
+
 def draw_int8(axis: "Axes", recipe: "Recipe") -> None:
     """Draw the span in int8, closer hatched from where its ranges are fixed."""
     axis.set(ylabel="int8", yticks=())
@@ -69,7 +78,7 @@ def draw_int8(axis: "Axes", recipe: "Recipe") -> None:
     if recipe.quantization_start is None:
         axis.text(0.5 * recipe.num_epochs, 0.5, "no int8 training", **label)
         return
-    start, end, fixed = recipe.quantization_start, recipe.num_epochs, recipe.last_event_epoch
+    start, end, fixed = recipe.quantization_start, recipe.num_epochs, ranges_fixed(recipe)
     style = {"facecolor": "#d9ead3", "edgecolor": _GREEN, "linewidth": 0.8}
     for left, right, hatch, text in (
         (start, fixed, "//", "ranges move"),

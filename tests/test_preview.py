@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import helpers
-from helpers import models, recipe_findings, recipe_text
+from helpers import models, recipe_findings, recipe_preview, recipe_text, schedule_plot
 from helpers.__main__ import main
 from helpers.commands import preview
-from helpers.recipes import Recipe
+from helpers.errors import UserError
+from helpers.recipes import Recipe, check_against
 from helpers.stops import Checkpoint
 
 NAME = "minilm-6layers_prune80_quant"
@@ -49,6 +50,21 @@ QUANT = """  - !QuantizationModifier
 """
 DROP = """  - !LayerPruningModifier
       layers: [{layers}]
+"""
+ACDC = """  - !ACDCPruningModifier
+      start_epoch: 1.0
+      end_epoch: 3.0
+      update_frequency: 1.0
+      compression_sparsity: 0.9
+      params: ['re:.*query.weight']
+"""
+CYCLES = """  - !LearningRateFunctionModifier
+      start_epoch: 0.5
+      end_epoch: 4.0
+      lr_func: cyclic_linear
+      cycle_epochs: 1.5
+      init_lr: 0.001
+      final_lr: 0.0
 """
 ALL = "re:.*encoder.*weight"
 QUERY = "re:.*self.query.weight"
@@ -103,6 +119,7 @@ def test_a_schedule_without_fault_has_no_findings(written: Callable[..., Recipe]
         ((prune(leave="false"),), "GMPruningModifier lets its zeros go at epoch 2"),
         ((KEEP.format(end=3.0, pattern=ALL),), "ConstantPruningModifier lets its zeros go"),
         ((QUANT.format(more=""),), "int8 ranges are never fixed"),
+        ((ACDC,), "ACDCPruningModifier has no final_sparsity"),
         ((QUANT.format(more="disable_quantization_observer_epoch: 4.0"),), "never fixed"),
         (
             (
@@ -118,6 +135,45 @@ def test_each_fault_of_a_schedule_is_the_one_finding(
 ) -> None:
     (found,) = recipe_findings.schedule_findings(written(*modifiers))
     assert expected in found
+
+
+def test_a_pruner_without_a_final_share_is_refused(
+    written: Callable[..., Recipe], network: torch.nn.Module
+) -> None:
+    with pytest.raises(UserError, match="ACDCPruningModifier has no final_sparsity"):
+        check_against(written(ACDC), network)
+
+
+def test_cycles_of_the_learning_rate_are_drawn_as_sparseml_takes_them(
+    written: Callable[..., Recipe],
+) -> None:
+    recipe, steps = written(CYCLES), 10_000
+    (real,) = (m for m in recipe.manager().iter_modifiers() if hasattr(m, "lr_func"))
+    for epoch in (0.6, 1.0, 1.9, 2.1, 3.4, 3.7, 3.9):
+        planned = recipe_preview.learning_rate_at(recipe, epoch)
+        assert planned == pytest.approx(real._cyclic_linear(epoch, steps), abs=1e-6)
+
+
+def test_a_rate_that_is_set_is_drawn(written: Callable[..., Recipe]) -> None:
+    fixed = "  - !SetLearningRateModifier\n      start_epoch: 1.0\n      learning_rate: 0.002\n"
+    curve = written(rate(end=1.0), fixed).schedule(9).learning_rate
+    assert list(curve[2:]) == [0.002] * 7
+
+
+def test_a_second_pruner_goes_on_from_the_first(written: Callable[..., Recipe]) -> None:
+    recipe = written(
+        prune(end=1.0),
+        prune(start=2.0, end=3.0, init=0.5).replace("final_sparsity: 0.5", "final_sparsity: 0.9"),
+    )
+    curve = recipe.schedule(5).sparsity
+    assert curve[1] == curve[2] != curve[3]
+    assert curve[4] == max(t.final_sparsity for t in recipe.pruning_targets().values())
+
+
+def test_ranges_that_are_never_fixed_are_drawn_so(written: Callable[..., Recipe]) -> None:
+    assert schedule_plot.ranges_fixed(written(QUANT.format(more=""))) == 4.0
+    fixed = QUANT.format(more="disable_quantization_observer_epoch: 3.0")
+    assert schedule_plot.ranges_fixed(written(fixed)) == 3.0
 
 
 def test_all_faults_are_found_at_once(

@@ -521,6 +521,15 @@ def test_whole_number_is_written_as_a_float_where_one_stood() -> None:
     assert "init_sparsity: 0.0 " in load_recipe("minilm-6layers_prune80", init_sparsity=0).text
 
 
+def test_true_or_false_stays_one(tmp_path: Path) -> None:
+    file = write(tmp_path, f"rounded: true\n{MINIMAL}")
+    for word in ("false", "False", False):
+        assert load_recipe(file, rounded=word).variables["rounded"] is False
+    for other in ("abc", 1, "eval(1)"):
+        with pytest.raises(UserError, match="Expected true or false, as true is"):
+            load_recipe(file, rounded=other)
+
+
 def test_unquoted_exponent_of_yaml_is_a_number_after_an_override() -> None:
     assert load_recipe("minilm-6layers_quant", init_lr="5e-5").variables["init_lr"] == 5e-5
 
@@ -594,6 +603,17 @@ def test_flags_add_distillation_once() -> None:
         with_distillation(taught, 1.0, 2.0)
     with pytest.raises(UserError, match="Expected one of them"):
         with_distillation(load_recipe("minilm-6layers_prune80_quant_distill"), 1.0, 2.0)
+
+
+def test_stages_are_not_lost_to_a_teacher_by_flags(tmp_path: Path) -> None:
+    """SparseML reads only the lists at the top of a recipe that has any."""
+    text = "num_epochs: 2.0\n" + MINIMAL.replace("modifiers:", "stage:\n  modifiers:").replace(
+        "\n  - ", "\n    - "
+    ).replace("\n      ", "\n        ")
+    staged = load_recipe(write(tmp_path, text))
+    assert [m.name for m in staged.modifiers] == ["EpochRangeModifier"]
+    with pytest.raises(UserError, match=r"has stages, where.*Write a DistillationModifier"):
+        with_distillation(staged)
 
 
 @pytest.mark.parametrize(
