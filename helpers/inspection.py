@@ -5,6 +5,7 @@ somebody else made, can be looked into as well. Pickled code is never run.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,10 +94,21 @@ def inspect_checkpoint(folder: Path, files: list[Path]) -> Inspection:
         *findings.weight(table, [k for k, v in learnt.items() if not v.isfinite().all()]),
         *findings.attention(attention),
     ]
-    size = sum(tensor.numel() for tensor in learnt.values())
+    size = sum(tensor.numel() for tensor in untied(learnt.values()))
     return Inspection(
         "checkpoint", table, totals(table, size, linear + len(matmuls), files), warnings
     )
+
+
+def untied(tensors: "Iterable[torch.Tensor]") -> "list[torch.Tensor]":
+    """Return each matrix once: a head tied to the word table is stored beside it as a copy."""
+    found: dict[tuple, list[torch.Tensor]] = {}
+    for number, tensor in enumerate(tensors):
+        # Vectors may well be equal by chance, such as those that are still all zeros.
+        key = (*tensor.shape, float(tensor.sum())) if tensor.dim() > 1 else (number,)
+        if not any(tensor.equal(other) for other in found.get(key, ())):
+            found.setdefault(key, []).append(tensor)
+    return [tensor for alike in found.values() for tensor in alike]
 
 
 def inspect_onnx(file: Path) -> Inspection:

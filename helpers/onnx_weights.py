@@ -174,7 +174,8 @@ def zero_point(
     if name not in wires.stored:
         return 0
     zero = values(wires.stored[name])
-    down = any(a.name == "axis" and a.i == 0 for a in holder.attribute)
+    turned = {"axis": 0, "transB": 1}  # the second where a Gemm holds its weight by outputs
+    down = any(turned.get(a.name) == a.i for a in holder.attribute)
     return zero.reshape(-1, 1) if down and zero.ndim == 1 else zero
 
 

@@ -47,8 +47,12 @@ def layer_sparsity(model: "nn.Module") -> pd.DataFrame:
 
 
 def parameters(model: "nn.Module") -> "dict[str, nn.Parameter]":
-    """Return name to parameter, named as before QAT put a wrapper around some modules."""
-    return {name.replace(".module.", "."): value for name, value in model.named_parameters()}
+    """Return name to parameter, named as before QAT put a wrapper around some modules.
+
+    Tied weights are there by each of their names, since a recipe may match any of them.
+    """
+    named = model.named_parameters(remove_duplicate=False)
+    return {name.replace(".module.", "."): value for name, value in named}
 
 
 def parameter_sparsity(model: "nn.Module", names: list[str]) -> dict[str, float]:

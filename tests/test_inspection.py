@@ -30,6 +30,12 @@ def at(found: Inspection, layer: str) -> dict:
     return row
 
 
+def test_tied_matrices_count_once() -> None:
+    words = torch.arange(12.0).reshape(3, 4)
+    others = [words.clone(), words + 1, torch.zeros(4), torch.zeros(4)]
+    assert [t.shape for t in inspection.untied([words, *others])] == [(3, 4), (3, 4), (4,), (4,)]
+
+
 @pytest.fixture
 def copied(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that copies a checkpoint without its seal, and changes one weight."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
+from transformers import BertConfig, BertForMaskedLM
 
 from helpers import models, sparsity
 from helpers.errors import ProofError
@@ -49,6 +50,23 @@ def test_qat_wrappers_are_looked_through(sparse_int8: Checkpoint) -> None:
     table = sparsity.layer_sparsity(model)
     assert len(table) == 14
     assert not table.matrix.str.contains("module").any()
+
+
+def test_tied_weights_are_found_by_each_name() -> None:
+    network = BertForMaskedLM(
+        BertConfig(
+            vocab_size=30,
+            hidden_size=4,
+            num_attention_heads=1,
+            num_hidden_layers=1,
+            intermediate_size=8,
+        )
+    )
+    names = ["cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"]
+    with torch.no_grad():
+        network.bert.embeddings.word_embeddings.weight[:15] = 0
+    found = sparsity.parameter_sparsity(network, names)
+    assert list(found.values()) == pytest.approx([0.5, 0.5], abs=0.04)
 
 
 def test_blocks_of_four_are_told_from_single_zeros() -> None:
@@ -129,6 +147,24 @@ def test_products_and_zeros_of_a_float_graph(tmp_path: Path) -> None:
     (row,) = sparsity.onnx_sparsity(tmp_path / "m.onnx").to_dict("records")
     assert row["weight"] == "w"
     assert (row["dtype"], row["shape"], row["sparsity"]) == ("float32", (8, 4), 0.5)
+
+
+def test_zeros_of_a_turned_matrix_with_a_scale_for_each_output(tmp_path: Path) -> None:
+    """As ONNX Runtime rounds a Gemm with transB: its weight is stored [outputs, inputs]."""
+    zeros, weights = np.array([3, 5], np.uint8), np.full((2, 8), 9, np.uint8)
+    weights[0, :4], weights[1, :6] = 3, 5
+    stored = {"w": weights, "w0": zeros, "s": np.float32(1), "x0": np.uint8(0)}
+    names = ["x", "s", "x0", "w", "s", "w0"]
+    graph = helper.make_graph(
+        [helper.make_node("QGemm", names, ["y"], domain="com.microsoft", transB=1)],
+        "one product",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in stored.items()],
+    )
+    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
+    (row,) = sparsity.onnx_sparsity(tmp_path / "m.onnx").to_dict("records")
+    assert (row["operator"], row["sparsity"]) == ("QGemm", 10 / 16)
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8])
