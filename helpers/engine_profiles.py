@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 Steps = list[tuple[str, float]]  # name of a step and its milliseconds
 CALLS, WARMUP = 30, 10
-OTHER = "moving data, other"
+OTHER, PRODUCTS = "moving data, other", "query, key, value"
 # The first pattern that a step's name has decides; so products come before what is fused to them.
 PARTS = {
-    "query, key, value": r"attention/self/(query|key|value)",
+    PRODUCTS: r"attention/self/(query|key|value)",
     "attention scores, softmax, sum": r"attention/self",
     "attention output, norm": r"attention/output",
     "intermediate, GELU": r"intermediate|Gelu",
@@ -124,7 +124,8 @@ def profile(
         Milliseconds by part, in the order of `PARTS`, then `OTHER`.
 
     Raises:
-        UserError: for an engine without a profiler here, or a model that is not there.
+        UserError: for an engine without a profiler here, or a model that is not there, or whose
+            layers have other names than BERT's.
         EngineError: if the engine refuses, aborts or hangs.
     """
     import pandas as pd
@@ -136,6 +137,11 @@ def profile(
     inputs = token_inputs([batch_size, sequence_length], vocabulary([file]))
     steps = steps_of(file, engine, inputs, num_cores)
     found = pd.DataFrame([(part_of(name), ms) for name, ms in steps], columns=["part", "ms"])
+    if PRODUCTS not in set(found.part):
+        raise UserError(
+            f"The steps of {file} are not named as BERT's layers are, so their parts cannot be "
+            "told. Expected a BERT, RoBERTa or MiniLM; `benchmark` times other models."
+        )
     return found.groupby("part").ms.sum().reindex([*PARTS, OTHER], fill_value=0.0).round(4)
 
 

@@ -82,10 +82,8 @@ def quantize_after_training(
 
 
 def measured_alike(checkpoint: Checkpoint, task: Task) -> bool:
-    """Tell whether a checkpoint's own metrics are of as many rows, read in the same way."""
-    run = checkpoint.run
-    alike = all(run.get(name) == value for name, value in task.settings.items())
-    return alike and run["rows"]["validation"] == len(task.validation)
+    """Tell whether a checkpoint's own metrics are of these rows, read in the same way."""
+    return checkpoint.run.get("request", {}).get("data") == task.fingerprint
 
 
 def is_made(folder: Path, checkpoint: Checkpoint) -> bool:

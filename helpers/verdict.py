@@ -88,18 +88,17 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
     """Answer "why is my sparse model (not) faster?" for these numbers on this CPU.
 
     Args:
-        measurements: what `measure` returned; the smallest batch size is spoken about.
+        measurements: what `measure` returned; the smallest batch size is spoken about, at the
+            shortest length at which there is something to compare.
         features: `cpu_features()`.
 
     Returns:
         A few sentences, one a line.
     """
-    batch_size = min((row.batch_size for row in measurements), default=1)
-    rows = [row for row in measurements if row.batch_size == batch_size]
-    timed = [row for row in rows if row.error is None]
+    timed = comparable(measurements)
     sparse = [row for row in timed if is_sparse(row)]
-    dense = [row for row in timed if not is_sparse(row) and row.precision == "fp32"]
-    # Of every batch size, each reason once.
+    dense = [row for row in timed if is_baseline(row)]
+    # Of every batch size and length, each reason once.
     failed = [row for row in measurements if row.error]
     lines = [f"{row.model} on {row.engine} could not be timed: {row.error}" for row in failed]
     lines = list(dict.fromkeys(lines))
@@ -114,7 +113,24 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
         *wrong_form(timed),
     ]
     reasons.append(instructions(best, features))
+    if len({row.sequence_length for row in measurements}) > 1:
+        reasons.append(f"All of this is for texts of {best.sequence_length} tokens.")
     return "\n".join([headline(best, baseline(dense)), *filter(None, reasons), *lines])
+
+
+def comparable(measurements: Sequence["Measurement"]) -> list["Measurement"]:
+    """Return the timed rows of one shape: times of different lengths say nothing together."""
+    batch_size = min((row.batch_size for row in measurements), default=1)
+    timed = [row for row in measurements if row.batch_size == batch_size and row.error is None]
+    lengths = sorted({row.sequence_length for row in timed})
+    of_length = [[row for row in timed if row.sequence_length == length] for length in lengths]
+    both = [r for r in of_length if any(map(is_sparse, r)) and any(map(is_baseline, r))]
+    return next(iter(both or of_length), [])
+
+
+def is_baseline(row: "Measurement") -> bool:
+    """Tell whether a row's model is what a sparse one is compared with."""
+    return not is_sparse(row) and row.precision == "fp32"
 
 
 def is_sparse(row: "Measurement") -> bool:

@@ -242,6 +242,14 @@ def test_verdict_where_the_sparse_model_wins() -> None:
     assert "has VNNI" in text
 
 
+def test_verdict_compares_texts_of_one_length() -> None:
+    short = dataclasses.replace(SPARSE, sequence_length=32, median_ms=0.5)
+    text = verdict([short, DENSE, SPARSE], GOOD_CPU)
+    assert "2.0 ms at batch 1. Dense: dense (0% zeros, fp32) on onnxruntime, 10.0 ms" in text
+    assert text.splitlines()[-1] == "All of this is for texts of 128 tokens."
+    assert "Nothing to compare" in verdict([short, DENSE], GOOD_CPU)
+
+
 def test_verdict_where_it_loses() -> None:
     slow = row("sparse", "deepsparse", 30.0, sparsity=0.9, precision="int8", supported_fraction=0.0)
     text = verdict([DENSE, slow], OLD_CPU)

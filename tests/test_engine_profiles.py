@@ -51,6 +51,16 @@ def test_every_engine_tells_its_parts(
     assert (found.drop(engine_profiles.OTHER) > 0).sum() >= 3
 
 
+def test_layers_of_other_names_are_not_added_up(
+    exports: dict[str, Path],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = [("/distilbert/transformer/layer.0/attention/q_lin/MatMul", 1.0)]
+    monkeypatch.setattr(engine_profiles, "steps_of", lambda *asked: named)
+    with pytest.raises(UserError, match="not named as BERT's layers are"):
+        engine_profiles.profile(exports["dense"], "onnxruntime", 1, 16, 1)
+
+
 def test_what_has_no_profiler(exports: dict[str, Path]) -> None:  # noqa: F811
     with pytest.raises(UserError, match="No profile of 'torch'"):
         engine_profiles.profile(exports["dense"], "torch")

@@ -55,6 +55,12 @@ def test_int8_and_fp32_are_measured_at_the_same_length(
         assert (note["fp32"]["accuracy"] == -1.0) == taken_over
 
 
+def test_fp32_is_measured_on_the_rows_of_int8(dense: Checkpoint, tiny_task: Task) -> None:
+    assert peers.measured_alike(dense, tiny_task)
+    others = tiny_task.validation.map(lambda row: {"text": f"{row['text']} again"})
+    assert not peers.measured_alike(dense, replace(tiny_task, validation=others))
+
+
 def test_an_openvino_model_is_for_openvino_only(tmp_path: Path) -> None:
     file = encoder(tmp_path / "m.onnx")
     openvino.save_model(openvino.Core().read_model(file), tmp_path / "model.xml")
