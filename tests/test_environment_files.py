@@ -134,7 +134,7 @@ def test_conda_file_installs_the_lock_and_nothing_else() -> None:
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())
     plain = [entry for entry in conda["dependencies"] if isinstance(entry, str)]
     (pip_part,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
-    assert plain == ["python=3.11", "pip"]
+    assert plain == ["python=3.11", "pip", "setuptools", "setuptools-scm"]
     assert pip_part[1:] == ["--require-hashes", "-r requirements.lock"]
     assert pip_part[0] == f"--extra-index-url {_cpu_index()}"
 
@@ -143,6 +143,30 @@ def _cpu_index() -> str:
     """Return the index of CPU builds that the set-up falls back on."""
     (index,) = re.findall(r"^CPU_INDEX=(\S+)$", (ROOT / "tools" / "setup.sh").read_text(), re.M)
     return index
+
+
+def _conda_settings() -> dict[str, str]:
+    """Return the variables that the command at the top of environment.yml sets for pip."""
+    (line,) = re.findall(
+        r"^# +(PIP_.*) conda env create", (ROOT / "environment.yml").read_text(), re.M
+    )
+    return {"PIP_DISABLE_PIP_VERSION_CHECK": "1", **dict(s.split("=") for s in line.split())}
+
+
+def test_conda_builds_what_comes_as_source(tmp_path: Path) -> None:
+    """Isolated, pip would fetch what builds a package, and its dependencies not: PIP_NO_DEPS."""
+    tools = ["setuptools", "setuptools-scm"]
+    assert set(tools) < {
+        *yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"][:-1]
+    }
+    build = f'requires = {tools}\nbuild-backend = "setuptools.build_meta"'
+    project = f'[project]\nname = "some"\nversion = "1"\n\n[build-system]\n{build}\n'
+    (tmp_path / "pyproject.toml").write_text(project)
+    call = [sys.executable, "-m", "pip", "wheel", "--no-index", "-w", tmp_path / "made", tmp_path]
+    settings = _conda_settings()
+    for env, made in ((settings, True), ({"PIP_NO_DEPS": settings["PIP_NO_DEPS"]}, False)):
+        done = subprocess.run(call, env=os.environ | env, capture_output=True, timeout=120)
+        assert (done.returncode == 0) is made, done.stderr[-1000:]
 
 
 def test_conda_pip_part_finds_nothing_to_do_here(tmp_path: Path) -> None:
@@ -154,8 +178,9 @@ def test_conda_pip_part_finds_nothing_to_do_here(tmp_path: Path) -> None:
     asked = tmp_path / "condaenv.requirements.txt"
     asked.write_text("\n".join([*options, "-r requirements.lock"]))
     call = [sys.executable, "-m", "pip", "install", "--no-index", "--dry-run", "-r", str(asked)]
-    env = {**os.environ, "PIP_NO_DEPS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    done = subprocess.run(call, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        call, env=os.environ | _conda_settings(), capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-1000:]
     assert "Would install" not in done.stdout
 
@@ -251,6 +276,16 @@ def test_setup_passes_by_a_python_that_refuses(checkout: Path) -> None:
 def test_setup_takes_the_python_it_is_given(checkout: Path) -> None:
     done = _setup(checkout, "--python", PYTHON=sys.executable)
     assert (done.returncode, done.stdout.strip()) == (0, sys.executable)
+
+
+def test_setup_does_not_build_with_what_it_deletes(checkout: Path) -> None:
+    """An activated .venv stands first on PATH."""
+    own = checkout / ".venv" / "bin" / "python3.11"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", checkout / ".venv"], check=True)
+    path = f"{own.parent}:{Path(sys.base_prefix) / 'bin'}"
+    found = Path(_setup(checkout, "--python", PATH=path).stdout.strip())
+    assert found.parent == Path(sys.base_prefix) / "bin"
+    assert _setup(checkout, "--python", PATH=str(own.parent)).returncode == 2
 
 
 def test_setup_finds_the_python_of_pyenv(checkout: Path) -> None:

@@ -34,9 +34,13 @@ candidates() {
     printf '%s\n' "$home"/{miniforge3,mambaforge,miniconda3,anaconda3}{,/envs/*}/bin/python
 }
 
-# A Python counts if it runs, is 3.11 and can build a working venv (Debian ships it without ensurepip).
+# A Python counts if it runs, is 3.11 and can build a working venv (Debian ships it without ensurepip). The one of
+# $VENV, first on the path where that is activated, would be deleted before it builds anything.
 works() {
-    [ -x "$1" ] && "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
+    [ -x "$1" ] && "$1" - "$VENV" 2>/dev/null <<'PYTHON'
+import ensurepip, os, sys, venv
+sys.exit(sys.version_info[:2] != (3, 11) or os.path.realpath(sys.prefix) == os.path.realpath(sys.argv[1]))
+PYTHON
 }
 
 find_python() {
