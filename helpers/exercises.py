@@ -70,14 +70,18 @@ def prunable_share(answer: float, checkpoint: Checkpoint) -> str:
     """01: which share of all parameters lies in the encoder's matrices?"""
     model = load_model(checkpoint)
     table = sparsity.layer_sparsity(model)
-    encoder = table[table.layer >= 0]
-    inside = int((encoder["rows"] * encoder["columns"]).sum())
-    truth = inside / sum(p.numel() for p in model.parameters())
+    sizes = table["rows"] * table["columns"]
+    every = sum(p.numel() for p in model.parameters())
+    truth, with_head = float(sizes[table.layer >= 0].sum()) / every, float(sizes.sum()) / every
     slip = (
         "Divide the encoder's weights by ALL parameters; the embedding tables are the larger half."
     )
     if answer > 1:
         return f"Not yet: a share lies between 0 and 1, you said {answer:g}."
+    if abs(answer - with_head) < abs(answer - truth) and answer < 1.01 * with_head:
+        return (
+            "Nearly: pooler and classifier are matrices, too, but not the encoder's (layer >= 0)."
+        )
     return verdict(answer, truth, nearly=0.1, why_wrong=slip)
 
 

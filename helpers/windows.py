@@ -42,9 +42,10 @@ def encode(
         work, batched=True, batch_size=ROWS_AT_ONCE, remove_columns=split.column_names
     )
     if len(found) > MANY_WINDOWS * len(split):
+        asked = f"{len(split):,} questions make" if len(split) > 1 else "1 question makes"
         print(
-            f"Contexts are long: {len(split):,} questions make {len(found):,} windows of "
-            f"{max_seq_length} tokens, and each takes the time of a question."
+            f"Contexts are long: {asked} {len(found):,} windows of {max_seq_length} tokens, and "
+            "each takes the time of a question."
         )
     return found
 

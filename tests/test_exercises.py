@@ -96,6 +96,11 @@ def test_01_share_of_the_encoder(dense: Checkpoint) -> None:
     assert head(exercises.prunable_share(truth, dense)) == "Right"
     assert head(exercises.prunable_share(1.06 * truth, dense)) == "Nearly"
     assert "embedding" in exercises.prunable_share(0.9, dense)
+    network = models.load_model(dense)
+    table = sparsity.layer_sparsity(network)
+    every = sum(p.numel() for p in network.parameters())
+    with_head = float((table["rows"] * table["columns"]).sum()) / every
+    assert "Nearly: pooler" in exercises.prunable_share(with_head, dense)
     assert "between 0 and 1" in exercises.prunable_share(100 * truth, dense)
 
 

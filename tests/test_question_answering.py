@@ -98,7 +98,7 @@ def test_contexts_that_take_long_are_said(
     short.encode_validation(tokenizer, short.validation)
     assert capsys.readouterr().out == ""
     made = long.encode_validation(tokenizer, long.validation)
-    assert f"1 questions make {len(made)} windows of" in capsys.readouterr().out
+    assert f"1 question makes {len(made)} windows of" in capsys.readouterr().out
 
 
 def test_training_and_validation_have_the_same_windows(tokenizer: PreTrainedTokenizerBase) -> None:

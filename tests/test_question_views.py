@@ -57,12 +57,18 @@ def test_windows_cover_the_context_overlap_and_hold_the_answer(tiny_model: Path)
     assert table.tokens.iloc[0] == 55 and table["answer"].any()
 
 
-@pytest.mark.parametrize(("context", "count"), [(1, 1), (51, 1), (52, 2), (87, 3), (100, 3)])
-def test_windows_are_counted(context: int, count: int, checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize(
+    ("context", "count"), [(1, 1), (51, 1), (52, 2), (87, 3), (100, 3), (300, 9)]
+)
+def test_windows_are_counted(
+    context: int, count: int, checkpoint: Checkpoint, capsys: pytest.CaptureFixture
+) -> None:
     # 64 less 10 and three special tokens are 51; each further window brings 35 new ones.
     expected = 1 + max(0, -(-(context - 51) // 35))
     assert count == expected
+    capsys.readouterr()
     assert question_views.count_windows(checkpoint, 10, context, shared=16) == count
+    assert capsys.readouterr().out == "", "it would tell the answer of an exercise"
 
 
 def test_the_form_shows_what_the_checkpoint_answers(checkpoint: Checkpoint) -> None:

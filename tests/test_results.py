@@ -25,6 +25,7 @@ TREES = "\n".join(
         re.DOTALL,
     )
 )
+ENGINE = ("openvino", 1)
 DESCRIBED = ("helpers/*.py", "helpers/commands/*.py", "notebooks/*.ipynb", "tools/*")
 
 
@@ -312,6 +313,14 @@ def gpu_scores(name: str) -> dict[tuple[str, str], float]:
         for task, stops in tasks.items()
         for stop, run in stops.items()
     }
+
+
+def test_the_words_of_notebook_6_are_what_is_stored() -> None:
+    words = (environment.REPOSITORY / "notebooks" / "06_benchmark_deepsparse.ipynb").read_text()
+    rows = json.loads((results.FOLDER / "benchmark_minilm.json").read_text())["measurements"]
+    ms = {r["model"]: r["median_ms"] for r in rows if (r["engine"], r["batch_size"]) == ENGINE}
+    dense, sparse = ms["dense-qat"], ms["sparse80-int8"]
+    assert f"has {dense:.1f} ms for the dense model and {sparse:.1f} for the sparse one" in words
 
 
 def test_the_words_of_notebook_7_are_what_is_stored() -> None:
