@@ -37,12 +37,19 @@ def ordered(names: list[str] | None = None) -> list[Path]:
         return every
     chosen = []
     for name in names:
-        found = [file for file in every if file.stem.startswith(Path(name).stem)]
+        found = [file for file in every if is_called(file, Path(name).stem)]
         if not name or not found:
             there = ", ".join(file.stem for file in every)
             raise UserError(f"No notebook is called {name!r}. Expected one of {there}.")
         chosen += [file for file in found if file not in chosen]
     return chosen
+
+
+def is_called(file: Path, name: str) -> bool:
+    """Tell whether a notebook goes by a name: its number, or how its file's name begins."""
+    if name.isdecimal():
+        return int(name) == int(file.stem.partition("_")[0])
+    return file.stem.startswith(name)
 
 
 def run(file: Path) -> tuple[NotebookNode, float]:

@@ -347,6 +347,11 @@ def test_a_changed_cell_is_named() -> None:
     assert notebooks.outdated(notebook) == ["# a comment"]
 
 
+def test_a_notebook_goes_by_its_number() -> None:
+    for names in (["1"], ["01"], ["01_base"]):
+        assert [file.stem for file in notebooks.ordered(names)] == ["01_baseline_fine_tune"]
+
+
 @pytest.mark.parametrize("names", [["99"], ["0", "nowhere"], [""]])
 def test_an_unknown_notebook_is_refused(names: list[str]) -> None:
     with pytest.raises(UserError, match=r"No notebook is called .* Expected one of 00_index, "):

@@ -84,6 +84,8 @@ def every_form(file: Path, name: str, *, scored: bool) -> dict[str, dict[str, An
 
 def main() -> None:
     """Write, score and time every form of both models; print, or store."""
+    if not BERT_BASE.is_file():
+        sys.exit(f"{BERT_BASE} is missing. results/README.md says which command makes it.")
     trained = path.onnx_model(STOP, tasks.load_task(TASK)).file
     models = {
         "minilm": every_form(trained, "minilm", scored=True),

@@ -55,14 +55,14 @@ train() {  # STOP START FLAGS...
     .venv/bin/python -m helpers "$COMMAND" "${DATA_FLAGS[@]}" --model_name_or_path "$start" \
         --max_seq_length "$LENGTH" --per_device_train_batch_size "$BATCH" --learning_rate "$RATE" \
         --evaluation_strategy "$MEASURED" --save_strategy steps --save_steps 200 --save_total_limit 1 \
-        "${DROPOUT[@]}" --output_dir "$PLACE/$stop" "$@"
+        ${DROPOUT[@]+"${DROPOUT[@]}"} --output_dir "$PLACE/$stop" "$@"
 }
 
 train dense minilm --num_train_epochs "$DENSE"
 train prune80 "$PLACE/dense" --recipe "$PRUNER" \
-    --recipe_args "num_epochs=$PRUNE,init_lr=$PRUNE_RATE" "${TEACHER[@]}"
+    --recipe_args "num_epochs=$PRUNE,init_lr=$PRUNE_RATE" ${TEACHER[@]+"${TEACHER[@]}"}
 train "$LAST" "$PLACE/prune80" --recipe "$QUANTIZER" \
-    --recipe_args "num_epochs=$QUANT,init_lr=$QUANT_RATE" "${TEACHER[@]}"
+    --recipe_args "num_epochs=$QUANT,init_lr=$QUANT_RATE" ${TEACHER[@]+"${TEACHER[@]}"}
 [ -d "$PLACE/$LAST-onnx" ] || .venv/bin/python -m helpers export "$PLACE/$LAST" \
     "${DATA_FLAGS[@]}" --max_seq_length "$LENGTH" --onnx_export_path "$PLACE/$LAST-onnx"
 TUTORIAL_TIER=full .venv/bin/python -m helpers results --collect "$TASK" --command "bash tools/real_data.sh $TASK"

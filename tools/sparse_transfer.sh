@@ -4,7 +4,7 @@
 # Why a script: it is the command that the stored figures name. It needs TUTORIAL_DATA_DIR, a folder with
 # wikitext2/valid.tokens.txt, sst2/train.tsv and so on, and takes minutes to hours. What is finished is not run
 # again; a run that was killed goes on from its last checkpoint. EPOCHS=4 before the command transfers for that
-# many epochs instead of the task's own number.
+# many epochs, a whole number, instead of the task's own number.
 #
 # LEVEL is 80 (without a word), 90 or 80_block4. A SEED other than 42 has a dense model and stops of its own.
 #
@@ -53,6 +53,7 @@ settings() {
     *) echo "No task '$1'. Expected sst2, mrpc, stsb, ag_news, conll2003 or squad." >&2 && exit 2 ;;
     esac
     TRANSFER=${EPOCHS:-$TRANSFER}
+    [[ $TRANSFER =~ ^[1-9][0-9]*$ ]] || { echo "EPOCHS is '$TRANSFER'. Expected a whole number." >&2 && exit 2; }
     DATA_FLAGS=(--dataset_name "$1")
     if [ "$1" = conll2003 ]; then
         DATA_FLAGS+=(--train_file "$DATA/conll2003/train.txt" --validation_file "$DATA/conll2003/valid.txt")
@@ -76,9 +77,9 @@ transfer() {
     local taught=("${TEACHER[@]}" --dropout 0)
     train dense minilm --num_train_epochs "$DENSE"
     train "transfer$LEVEL" "$RUNS/upstream/upstream$LEVEL" --recipe minilm-6layers_transfer_states \
-        --recipe_args "num_epochs=$TRANSFER" "${taught[@]}"
+        --recipe_args "num_epochs=$TRANSFER" ${taught[@]+"${taught[@]}"}
     train "transfer${LEVEL}_quant" "$PLACE/transfer$LEVEL$OF_SEED" --recipe minilm-6layers_quant_states \
-        --recipe_args "num_epochs=$QUANT" "${taught[@]}"
+        --recipe_args "num_epochs=$QUANT" ${taught[@]+"${taught[@]}"}
 }
 
 # To compare with: what transfer costs at least, without a teacher and so without a dense model, in half of the
@@ -92,7 +93,7 @@ compare() {
         --recipe_args "num_epochs=$((TRANSFER > 1 ? TRANSFER / 2 : 1))"
     if [ -f "recipes/minilm-6layers_prune$LEVEL.md" ]; then
         train "prune$LEVEL" "$PLACE/dense$OF_SEED" --recipe "minilm-6layers_prune$LEVEL" \
-            --recipe_args "num_epochs=$TRANSFER,init_lr=$RATE" "${taught[@]}"
+            --recipe_args "num_epochs=$TRANSFER,init_lr=$RATE" ${taught[@]+"${taught[@]}"}
     fi
 }
 
