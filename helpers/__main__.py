@@ -73,7 +73,9 @@ def how_to_go_on(argv: list[str]) -> str:
     """Say what becomes of an interrupted run of a command."""
     if not argv[0].startswith("run_") and argv[0] != "sparsify_upstream":
         return "Give the same command again."
-    replaces = any(flag.startswith("--overwrite_output_dir") for flag in argv)
+    from helpers.commands.running import said_yes  # not on top: older Pythons cannot read it
+
+    replaces = said_yes(argv[1:], "overwrite_output_dir")
     again = "with --resume_from_checkpoint true " if replaces else ""
     return (
         f"A run with --save_strategy goes on if the same command is given again {again}".rstrip()

@@ -124,9 +124,8 @@ def profile(
         Milliseconds by part, in the order of `PARTS`, then `OTHER`.
 
     Raises:
-        UserError: for an engine without a profiler here, or a model that is not there, or whose
-            layers have other names than BERT's.
-        EngineError: if the engine refuses, aborts or hangs.
+        UserError: for an engine without a profiler here, or a model that is not there.
+        EngineError: if the engine refuses, aborts or hangs, or layers have other names than BERT's.
     """
     import pandas as pd
 
@@ -138,7 +137,7 @@ def profile(
     steps = steps_of(file, engine, inputs, num_cores)
     found = pd.DataFrame([(part_of(name), ms) for name, ms in steps], columns=["part", "ms"])
     if PRODUCTS not in set(found.part):
-        raise UserError(
+        raise EngineError(
             f"The steps of {file} are not named as BERT's layers are, so their parts cannot be "
             "told. Expected a BERT, RoBERTa or MiniLM; `benchmark` times other models."
         )

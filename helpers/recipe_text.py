@@ -182,10 +182,9 @@ def as_yaml(value: Variable, old: yaml.ScalarNode, what: str) -> str:
     """
     if old.tag.endswith(":bool"):
         # SparseML takes every word for a yes, "false" too.
-        truth = yaml.safe_load(value) if isinstance(value, str) else value
-        if not isinstance(truth, bool):
+        if str(value).lower() not in ("true", "false"):
             raise UserError(f"{what}={value!r}. Expected true or false, as {old.value} is.")
-        return str(truth).lower()
+        return str(value).lower()
     if isinstance(value, str) and "\n" not in value:
         try:
             value = float(value)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from helpers.recipes import Recipe
 
 REQUEST = "request.json"
-# Where the Trainer writes logs, such as TensorBoard's, below the output folder.
-LOGS = "runs"
 
 
 class Clock(TrainerCallback):
@@ -120,8 +118,11 @@ def needed(checkpoint: Path | None) -> tuple[Path, ...]:
     if checkpoint is None:
         return ()
     best = json.loads((checkpoint / TRAINER_STATE_NAME).read_text()).get("best_model_checkpoint")
-    beside = [LOGS, Path(best).name] if best else [LOGS]
-    return (checkpoint, *(checkpoint.parent / name for name in beside))
+    wanted = {checkpoint.name, Path(best).name} if best else {checkpoint.name}
+    folders = [place for place in checkpoint.parent.iterdir() if place.is_dir()]
+    # Whatever is no checkpoint is logs, such as TensorBoard's.
+    logs = [place for place in folders if not place.name.startswith("checkpoint-")]
+    return (*logs, *(place for place in folders if place.name in wanted))
 
 
 def place_to_resume(

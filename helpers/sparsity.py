@@ -47,23 +47,25 @@ def layer_sparsity(model: "nn.Module") -> pd.DataFrame:
 
 
 def parameters(model: "nn.Module") -> "dict[str, nn.Parameter]":
-    """Return name to parameter, named as before QAT put a wrapper around some modules.
+    """Return name to parameter, named as before QAT put a wrapper around some modules."""
+    return {name.replace(".module.", "."): value for name, value in model.named_parameters()}
 
-    Tied weights are there by each of their names, since a recipe may match any of them.
-    """
+
+def parameters_by_any_name(model: "nn.Module") -> "dict[str, nn.Parameter]":
+    """Return the same with tied weights by each of their names: a recipe may match any of them."""
     named = model.named_parameters(remove_duplicate=False)
     return {name.replace(".module.", "."): value for name, value in named}
 
 
 def parameter_sparsity(model: "nn.Module", names: list[str]) -> dict[str, float]:
     """Return the sparsity of the named parameters; QAT wrappers in between are looked through."""
-    found = parameters(model)
+    found = parameters_by_any_name(model)
     return {name: zeros(found[name].detach().cpu().numpy()) for name in names}
 
 
 def total_sparsity(model: "nn.Module", names: list[str]) -> float:
     """Return the share of exact zeros (0 to 1) in the named parameters together."""
-    found = parameters(model)
+    found = parameters_by_any_name(model)
     left = sum(int(found[name].count_nonzero()) for name in names)
     return 1.0 - left / sum(found[name].numel() for name in names)
 
@@ -116,7 +118,7 @@ def check_blocks(model: "nn.Module", names: list[str]) -> None:
     Raises:
         ProofError: naming the first matrix that has not.
     """
-    found = parameters(model)
+    found = parameters_by_any_name(model)
     for name in names:
         if not whole_blocks(found[name].detach().cpu().numpy()):
             raise ProofError(

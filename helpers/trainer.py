@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PrinterCallback, ProgressCallback
 from transformers import Trainer as PlainTrainer
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.utils.notebook import NotebookProgressCallback
 
 from helpers import compat, compat_resume, environment, models
@@ -143,14 +144,18 @@ class RecipeTrainer(ResumableTrainer):
         """Measure; refuse to choose the best model, or the rate, by a metric that there is not."""
         found = super().evaluate(*args, **kwargs)
         names = [name.removeprefix("eval_") for name in found]
-        # Whatever it is for: each checkpoint notes the best one so far.
         chosen = (self.args.metric_for_best_model or "").removeprefix("eval_")
-        if chosen and chosen not in names:
+        if chosen and chosen not in names and self.asks_for_best():
             raise UserError(
                 f"--metric_for_best_model {chosen} is none of this task's. "
                 f"Expected one of {', '.join(names)}."
             )
         return found
+
+    def asks_for_best(self) -> bool:
+        """Tell whether anything looks at the metric: each checkpoint notes the best one so far."""
+        saves = self.args.save_strategy != IntervalStrategy.NO
+        return saves or self.args.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False

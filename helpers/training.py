@@ -109,7 +109,7 @@ def fine_tune(
         return found
     check_request(model, recipe, teacher, task, disabled=disabled)
     environment.check_disk(output_dir, DISK_NEEDED)
-    # Before any folder is touched: a mistake in a flag costs no checkpoint of an earlier attempt.
+    # Before a folder is touched: a start that cannot be costs no checkpoint of an earlier attempt.
     set_seed(args.seed)
     student = starts.prepare(model, task, recipe)
     asked = args.resume_from_checkpoint or ("false" if overwrite else None)

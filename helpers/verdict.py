@@ -61,12 +61,19 @@ def speed_up(
     slow: tuple[str, str],
     batch_size: int = 1,
 ) -> SpeedUp:
-    """Compare two (model, engine) pairs at one batch size.
+    """Compare two (model, engine) pairs at one batch size, and at the shortest length of both.
 
     Raises:
         UserError: if one of them was not measured, or failed; the message says which and why.
     """
-    return compare(pick(measurements, fast, batch_size), pick(measurements, slow, batch_size))
+    pairs = {length: set() for length in sorted({row.sequence_length for row in measurements})}
+    for row in measurements:
+        if row.batch_size == batch_size and row.error is None:
+            pairs[row.sequence_length].add((row.model, row.engine))
+    # Times of different lengths say nothing together.
+    both = [length for length, timed in pairs.items() if {fast, slow} <= timed]
+    rows = [row for row in measurements if row.sequence_length in both[:1]] or measurements
+    return compare(pick(rows, fast, batch_size), pick(rows, slow, batch_size))
 
 
 def pick(
@@ -104,7 +111,9 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
     lines = list(dict.fromkeys(lines))
     if not sparse or not dense:
         missing = "a dense fp32 one" if sparse else "a sparse one"
-        return "\n".join([*lines, f"Nothing to compare: {missing} was not among the timed models."])
+        end = " at this length" if len({row.sequence_length for row in measurements}) > 1 else ""
+        lines.append(f"Nothing to compare: {missing} was not among the timed models{end}.")
+        return "\n".join(lines)
     best = min(sparse, key=lambda row: row.median_ms)
     reasons = [
         against_int8(best, timed),

@@ -247,7 +247,10 @@ def test_verdict_compares_texts_of_one_length() -> None:
     text = verdict([short, DENSE, SPARSE], GOOD_CPU)
     assert "2.0 ms at batch 1. Dense: dense (0% zeros, fp32) on onnxruntime, 10.0 ms" in text
     assert text.splitlines()[-1] == "All of this is for texts of 128 tokens."
-    assert "Nothing to compare" in verdict([short, DENSE], GOOD_CPU)
+    apart = verdict([short, DENSE], GOOD_CPU)
+    assert "Nothing to compare: a dense fp32 one was not among the timed models at this" in apart
+    found = speed_up([short, DENSE, SPARSE], ("sparse", "deepsparse"), ("dense", "onnxruntime"))
+    assert found.factor == 5.0
 
 
 def test_verdict_where_it_loses() -> None:

@@ -368,6 +368,7 @@ def test_a_killed_run_leaves_nothing_finished_and_runs_again(
     ("typed", "said"),
     [
         ("run_ner --output_dir x", "if the same command is given again (not"),
+        ("run_glue --overwrite_output_dir=false", "if the same command is given again (not"),
         ("run_qa --overwrite_output_dir", "again with --resume_from_checkpoint true (not"),
         ("export x", "Give the same command again."),
     ],

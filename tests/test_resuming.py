@@ -169,14 +169,14 @@ def test_the_last_whole_checkpoint_is_taken(killed: Path) -> None:
 
 def test_the_best_checkpoint_and_the_logs_stay_with_the_last(killed: Path) -> None:
     partial = partial_folder(killed)
-    (partial / resuming.LOGS).mkdir()
+    (partial / "runs").mkdir()
     state = {"best_model_checkpoint": str(partial / "checkpoint-4")}
     (partial / "checkpoint-12" / "trainer_state.json").write_text(json.dumps(state))
     keep = resuming.needed(resuming.place_to_resume(killed, None, {"seed": 1}, None))
     with pytest.raises(UserError), stops.writing(killed, keep=keep):
         raise UserError("refused")
     assert {left.name for left in partial.iterdir() if left.is_dir()} == {
-        *("checkpoint-4", "checkpoint-12", resuming.LOGS)
+        *("checkpoint-4", "checkpoint-12", "runs")
     }
     assert resuming.needed(None) == ()
 
@@ -184,7 +184,7 @@ def test_the_best_checkpoint_and_the_logs_stay_with_the_last(killed: Path) -> No
 def test_logs_are_written_where_the_run_is(tmp_path: Path) -> None:
     args = TrainingArguments(str(tmp_path / "run"), use_cpu=True)
     training.settle(args, tmp_path / "run", None)
-    assert Path(args.logging_dir).parent == partial_folder(tmp_path / "run") / resuming.LOGS
+    assert Path(args.logging_dir).parent == partial_folder(tmp_path / "run") / "runs"
     elsewhere = TrainingArguments(str(tmp_path / "run"), logging_dir=str(tmp_path), use_cpu=True)
     training.settle(elsewhere, tmp_path / "run", None)
     assert elsewhere.logging_dir == str(tmp_path)

@@ -67,6 +67,7 @@ def test_tied_weights_are_found_by_each_name() -> None:
         network.bert.embeddings.word_embeddings.weight[:15] = 0
     found = sparsity.parameter_sparsity(network, names)
     assert list(found.values()) == pytest.approx([0.5, 0.5], abs=0.04)
+    assert sparsity.sparse_parameters(network) == {}, "the head has no zeros of its own"
 
 
 def test_blocks_of_four_are_told_from_single_zeros() -> None:

@@ -27,8 +27,8 @@ SHARES = ("adam_beta1", "adam_beta2", "label_smoothing_factor")
 NOT_HERE = {
     "dataloader_drop_last": "it would leave rows out of the measure, too",
     "prediction_loss_only": "metrics are what a run is about",
-    "bf16_full_eval": "it would round the weights that are saved",
-    "fp16_full_eval": "it would round the weights that are saved",
+    "bf16_full_eval": "a model is measured as it is saved, in fp32",
+    "fp16_full_eval": "a model is measured as it is saved, in fp32",
 }
 
 
