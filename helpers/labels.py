@@ -1,5 +1,6 @@
 """Labels as numbers: classes, sets of classes or scores, and what cannot be any of them refused."""
 
+import ast
 import math
 import re
 from typing import TYPE_CHECKING
@@ -116,6 +117,11 @@ def one_class(
     """Number the classes of the train rows."""
     number = {name: i for i, name in enumerate(class_names(train, label))}
     named = [[class_name(value) for value in split[label]] for split in (train, validation)]
+    if hidden := sum(name not in number for name in named[0]):
+        raise UserError(
+            f"{hidden} train rows have none of the labels of {label!r}, as -1 stands for a hidden "
+            "one. Take them out."
+        )
     refuse_unknown(set(named[1]) - set(number))
     shown = names or getattr(train.features[label], "names", None) or list(number)
     return shown, *([number[name] for name in rows] for rows in named)
@@ -187,7 +193,25 @@ def refuse_multi_hot(rows: list[list[str]], column: str, split: str) -> None:
 def _members(value: object) -> list[str]:
     if isinstance(value, list | tuple):
         return [str(member) for member in value]
+    if re.fullmatch(r"\s*\[.*\]\s*", str(value), re.DOTALL):  # as pandas writes a list into a csv
+        return [str(member) for member in listed(value)]
     return [member.strip() for member in str(value).split(DELIMITER) if member.strip()]
+
+
+def listed(text: str) -> list:
+    """Return the list that is written out in a cell, such as "[0, 2]" or "['joy', 'fear']".
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        found = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        raise UserError(
+            f"{text[:60]!r} is no list of labels. Expected names between commas, or [0, 2] or "
+            "['joy', 'fear']."
+        ) from None
+    return list(found)
 
 
 def _order(value: str) -> tuple[bool, int, str]:

@@ -89,7 +89,7 @@ def read_file(file: Path) -> "Dataset":
     from datasets import Dataset, Features, Value
     from datasets.exceptions import DatasetGenerationError
 
-    if file.suffix in TABLES:
+    if file.suffix.lower() in TABLES:
         return contexts(file) if holds_contexts(file) else sources.read_file(file)
     if not file.is_file():
         raise UserError(f"There is no text file {file}. Check the path.")

@@ -67,6 +67,8 @@ def test_tables_and_text_files_give_the_same_task(tmp_path: Path) -> None:
     assert plain.fingerprint == table.fingerprint == named.fingerprint
     with pytest.raises(UserError, match="No column text / .*has id, words"):
         load(tmp_path / "a.csv")
+    with pytest.raises(UserError, match="a data file ends in .csv"):
+        load(write(tmp_path / "a.CSV", "text,label\none,1\n"))
 
 
 def test_the_first_lines_are_held_out_of_a_single_file(tmp_path: Path) -> None:

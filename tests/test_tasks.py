@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from helpers import labels, load_task, tasks, tiers
@@ -451,6 +452,24 @@ def test_sets_of_labels_take_the_models_numbers_too(tmp_path: Path) -> None:
     found = load_task("some", train_file=file, validation_file=file).with_labels(["x", "y", "z"])
     assert found.labels == ["x", "y", "z"]
     assert list(found.validation["label"]) == [[0, 2], []]
+
+
+def test_lists_written_out_in_a_csv_are_lists(tmp_path: Path) -> None:
+    file = tmp_path / "some.csv"
+    file.write_text("text,label\none,\"['joy', 'fear']\"\ntwo,\"['fear']\"\nthree,[]\n")
+    kind = {"problem_type": labels.MULTI_LABEL}
+    found = load_task("some", train_file=file, validation_file=file, **kind)
+    assert (found.labels, list(found.train["label"])) == (["fear", "joy"], [[1, 0], [0], []])
+    file.write_text('text,label\none,"[joy, fear]"\ntwo,[fear]\n')
+    with pytest.raises(UserError, match="is no list of labels"):
+        load_task("some", train_file=file, validation_file=file, **kind)
+
+
+def test_a_hidden_label_in_train_is_refused() -> None:
+    kinds = Features({"text": Value("string"), "label": ClassLabel(names=["a", "b"])})
+    rows = Dataset.from_dict({"text": ["x", "y"], "label": [0, -1]}, features=kinds)
+    with pytest.raises(UserError, match="1 train rows have none of the labels of 'label'"):
+        labels.read_labels(rows, rows, "label", labels.SINGLE_LABEL)
 
 
 def test_a_yes_or_no_for_each_label_is_refused(tmp_path: Path) -> None:
