@@ -171,13 +171,18 @@ def write_graph(
 
     if quantized:
         compat.scale_dead_rows(model)
-    ones = torch.ones(1, 16, dtype=torch.int64)
+    # No output but one with a number for each token may be as long as the text.
+    length = 16 if model.config.num_labels != 16 else 17
+    ones = torch.ones(1, length, dtype=torch.int64)
     batch = collections.OrderedDict((name, ones * (name != "token_type_ids")) for name in INPUTS)
     free = {name: {0: "batch", 1: "sequence"} for name in INPUTS}
     with torch.no_grad():
         given = model.eval()(**batch)
     for name in outputs:
-        free[name] = {0: "batch", **({1: "sequence"} if given[name].shape[1:2] == (16,) else {})}
+        free[name] = {
+            0: "batch",
+            **({1: "sequence"} if given[name].shape[1:2] == (length,) else {}),
+        }
     sparseml_export(
         model.eval(),
         batch,

@@ -252,16 +252,28 @@ def save_model(model: "nn.Module", folder: Path, *, quantized: bool) -> None:
 
 
 def classify(checkpoint: Checkpoint, texts: list[str]) -> pd.DataFrame:
-    """Return what a checkpoint says to texts: text, answer, and the probability it gives it."""
+    """Return what a checkpoint says to texts: text, answer, and the probability it gives it.
+
+    Of any number of labels the answer holds those that are likelier than not, and the probability
+    is that of the likeliest; a score is an answer of its own (NaN).
+    """
     import torch
 
     model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint.folder)
     length = checkpoint.run["max_seq_length"]
     tokens = tokenizer(texts, truncation=True, max_length=length, padding=True, return_tensors="pt")
     with torch.no_grad():
-        sure, answer = model(**tokens).logits.softmax(-1).max(-1)
-    labels = [checkpoint.run["labels"][i] for i in answer.tolist()]
-    return pd.DataFrame({"text": texts, "answer": labels, "probability": sure.numpy().round(3)})
+        logits = model(**tokens).logits
+    names, kind = checkpoint.run["labels"], checkpoint.run.get("kind")
+    chances = logits.sigmoid() if kind == "MultiLabel" else logits.softmax(-1)
+    sure, first = chances.max(-1)
+    answers = [names[i] for i in first.tolist()]
+    if kind == "MultiLabel":
+        likely = [[names[i] for i in row.nonzero().flatten().tolist()] for row in chances > 0.5]
+        answers = [", ".join(row) for row in likely]
+    elif kind == "Regression":
+        answers, sure = logits[:, 0].tolist(), sure * torch.nan
+    return pd.DataFrame({"text": texts, "answer": answers, "probability": sure.numpy().round(3)})
 
 
 def load_for_inference(folder: str | Path) -> "nn.Module":

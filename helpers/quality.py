@@ -13,6 +13,7 @@ from helpers import stops
 from helpers.engine_child import OPENVINO_FILE
 from helpers.errors import UserError
 from helpers.exercises import zipped_size
+from helpers.inspection import weight_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ def size_of(model: Path) -> int:
         return zipped_size(model)
     weights = ["model.onnx"] if (model / "model.onnx").is_file() else [OPENVINO_FILE, "model.bin"]
     found = [model / name for name in weights if (model / name).is_file()]
-    return sum(zipped_size(file) for file in found or model.glob("*.safetensors"))
+    return sum(zipped_size(file) for file in found or weight_files(model))
 
 
 def accuracies(models: Mapping[str, Path]) -> dict[str, float]:

@@ -7,6 +7,7 @@ How: one model on one engine at a time; its two ways of padding take turns, text
 by pass (`text_runs`). Both must answer alike, or nothing is reported (`text_proof`).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -122,7 +123,7 @@ def measure_pair(row: Row, work: Work) -> list[TextMeasurement]:
             **prices[way],
             **latency(singles[way], singles[ONE_LENGTH]),
             **throughput(passes[way]),
-            **score(passes[way][0].outputs, work),
+            **score(row.path, passes[way][0].outputs, work),
             **(agreed if way == BUCKETS else {}),
         )
         for way in WAYS
@@ -162,13 +163,24 @@ def throughput(passes: Sequence[Pass]) -> dict[str, Any]:
     }
 
 
-def score(outputs: np.ndarray, work: Work) -> dict[str, Any]:
-    """Return the task's metric, if the model has the labels of the data."""
-    task = work.task
+def score(model: Path, outputs: np.ndarray, work: Work) -> dict[str, Any]:
+    """Return the task's metric, if the model has the labels of the data, in whatever order."""
+    task, names = work.task, labels_beside(model)
     if outputs.shape[1] != len(task.labels):
         return {}
+    if len(task.labels) > 1:  # a score has one name, and nothing is chosen by it
+        if set(names) != set(task.labels):
+            return {}
+        outputs = outputs[:, [names.index(label) for label in task.labels]]
     found = task.metrics(outputs, work.references)[task.main_metric]
     return {"metric": task.main_metric, "score": round(found, 4)}
+
+
+def labels_beside(model: Path) -> list[str]:
+    """Return a model's labels by number, as the config.json beside it names them; none without."""
+    file = (model if model.is_dir() else model.parent) / "config.json"
+    names = json.loads(file.read_text()).get("id2label", {}) if file.is_file() else {}
+    return [names[number] for number in sorted(names, key=int)]
 
 
 def known(about: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Exports: the proof passes on real exports, and fails when the file is not the model."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +9,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from datasets import Dataset
 from onnx import numpy_helper
+from transformers import BertConfig, BertForSequenceClassification
 
 import helpers
 from helpers import compat, environment, export, export_proof, models, portable, sparsity, weights
 from helpers.errors import ProofError, UserError
+from helpers.models import load_tokenizer
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
+from helpers.text_tasks import Regression
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +191,42 @@ def test_logits_of_another_model_are_noticed() -> None:
     ours = np.zeros((4, 2), dtype=np.float32)
     with pytest.raises(ProofError, match="onnxruntime logits"):
         export_proof.check_logits("onnxruntime", ours + 0.5, ours, quantized=True)
+
+
+def test_int8_scores_may_differ_by_a_share_of_their_own_spread() -> None:
+    labels = {"text": ["a", "b"], "label": [0.0, 0.2]}
+    scores = Regression("r", Dataset.from_dict(labels), Dataset.from_dict(labels), ["score"], 16)
+    ours = np.array([[0.0], [0.2]], dtype=np.float32)
+    size = export_proof.spread(scores)
+    for gap, passes in ((0.01, True), (0.14, False)):
+        with nullcontext() if passes else pytest.raises(ProofError, match="onnxruntime logits"):
+            export_proof.check_logits("onnxruntime", ours + gap, ours, quantized=True, size=size)
+
+
+def test_only_checks_that_were_made_have_passed() -> None:
+    made = [{"check": "zeros", "found": 0.8}, {"check": "x logits", "found": export_proof.NOT_HERE}]
+    assert export_proof.passed(made) == "1 checks passed, not made here: x logits"
+    assert export_proof.passed(made[:1]) == "1 checks passed"
+
+
+def test_texts_without_token_types_are_proven_with_zeros(
+    dense: Checkpoint, tiny_task: Task
+) -> None:
+    rows = tiny_task.encode(load_tokenizer(dense.folder), tiny_task.validation)
+    (batch, *_) = export_proof.equal_batches(dense, tiny_task, rows)
+    (bare, *_) = export_proof.equal_batches(dense, tiny_task, rows.remove_columns("token_type_ids"))
+    for name in models.INPUTS:
+        assert np.array_equal(batch[name], bare[name])
+
+
+@pytest.mark.parametrize("classes", [16, 17])
+def test_classes_are_no_axis_of_tokens(classes: int, tmp_path: Path) -> None:
+    sizes = {"vocab_size": 30, "hidden_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1}
+    network = BertForSequenceClassification(BertConfig(num_labels=classes, **sizes))
+    export.write_graph(network, tmp_path / "m.onnx", ("logits",), quantized=False)
+    (output,) = onnx.load(str(tmp_path / "m.onnx")).graph.output
+    shape = [dim.dim_param or dim.dim_value for dim in output.type.tensor_type.shape.dim]
+    assert shape == ["batch", classes]
 
 
 def test_an_export_is_not_proven_on_another_task(

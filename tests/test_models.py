@@ -262,6 +262,20 @@ def test_answers_are_words_with_a_probability(dense: Checkpoint) -> None:
     assert np.all((table["probability"] > 0.5) & (table["probability"] <= 1))
 
 
+def test_answers_are_those_of_the_kind_of_task(dense: Checkpoint) -> None:
+    texts = ["a wave and a boat", "a cloud and a bird"]
+    several = Checkpoint(dense.folder, {**dense.run, "kind": "MultiLabel"})
+    table = models.classify(several, texts)
+    assert [set(answer.split(", ")) - {""} <= set(LABELS) for answer in table["answer"]] == [
+        True
+    ] * 2
+    assert table["probability"].tolist() != models.classify(dense, texts)["probability"].tolist()
+    scores = models.classify(
+        Checkpoint(dense.folder, {**dense.run, "kind": "Regression"}), texts[:1]
+    )
+    assert isinstance(scores["answer"][0], float) and np.isnan(scores["probability"][0])
+
+
 def test_a_checkpoint_is_opened_for_timing_only_when_it_is_whole(
     dense: Checkpoint, tmp_path: Path
 ) -> None:

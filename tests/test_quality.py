@@ -61,6 +61,12 @@ def test_a_note_that_was_edited_is_refused(noted: Path) -> None:
         quality.metrics_of(noted)
 
 
+def test_the_size_of_an_int8_checkpoint_is_that_of_its_weights(sparse_int8: Checkpoint) -> None:
+    assert quality.size_of(sparse_int8.folder) == zipped_size(
+        sparse_int8.folder / "pytorch_model.bin"
+    )
+
+
 def test_the_size_of_an_openvino_model_is_that_of_its_two_files(tmp_path: Path) -> None:
     for name in ("model.xml", "model.bin", "notes.txt"):
         (tmp_path / name).write_bytes(name.encode() * 500)

@@ -156,6 +156,21 @@ def test_the_score_is_that_of_the_model(export: Path, dense: Checkpoint, tiny_ta
     assert row.score == pytest.approx(dense.metrics["accuracy"], abs=1e-4)
 
 
+def test_a_score_is_by_the_names_of_the_labels(
+    export: Path, dense: Checkpoint, tiny_task: Task
+) -> None:
+    turned = replace(
+        tiny_task,
+        labels=tiny_task.labels[::-1],
+        validation=tiny_task.validation.map(lambda row: {"label": 1 - row["label"]}),
+    )
+    _, (_, row) = measure_texts({"tiny": export}, turned, ["onnxruntime"], [12], **QUICK)
+    assert row.score == pytest.approx(dense.metrics["accuracy"], abs=1e-4)
+    others = replace(tiny_task, labels=["yes", "no"])
+    _, (_, row) = measure_texts({"tiny": export}, others, ["onnxruntime"], [12], **QUICK)
+    assert row.score is None
+
+
 def test_int8_answers_alike_too(
     sparse_int8: Checkpoint, export: Path, mixed: Task, tmp_path: Path
 ) -> None:

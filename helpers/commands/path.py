@@ -24,6 +24,7 @@ class PathArguments:
 def main(argv: list[str]) -> int:
     """Make the stops at the size of `TUTORIAL_TIER`; what is there already is not made again."""
     from helpers import path
+    from helpers.export_proof import passed
     from helpers.tasks import load_task
 
     wanted, output = parse("path", (PathArguments, JsonArgument), argv)
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
         print(f"{name}: {made.metrics}, {made.run['minutes']} minutes")
         if wanted.export:
             checks = path.onnx_model(name, task).proof["checks"]
-            print(f"{name}: exported, {len(checks)} checks passed")
+            print(f"{name}: exported, {passed(checks)}")
     # Timings of a few would replace those of all.
     if wanted.benchmark and wanted.export and not wanted.stops:
         path.benchmark(task, names)

@@ -148,10 +148,11 @@ def export(
 ) -> dict[str, Any]:
     """Export and prove; return what the report says about it."""
     from helpers.export import export_onnx
+    from helpers.export_proof import passed
 
     folder, form = model.onnx_export_path, model.onnx_export_format
     made = export_onnx(done, task, folder, form=form, overwrite=overwrite)
-    print(f"{made.file}: {len(made.proof['checks'])} checks passed")
+    print(f"{made.file}: {passed(made.proof['checks'])}")
     return {"onnx": str(made.file), "checks": made.proof["checks"]}
 
 
