@@ -265,6 +265,7 @@ def test_the_pages_say_what_the_results_say() -> None:
         "sst2_full",
         "tasks",
         "sparse_transfer",
+        "sparse_transfer_again",
         "sparse_transfer_gpu",
         "sparse_transfer_gpu_short",
         "published",
@@ -433,6 +434,21 @@ def test_the_words_about_transfer_are_what_is_stored() -> None:
 def shares(score: dict[tuple[str, str], float], task: str, *stops: str) -> list[str]:
     """Return what stops of a task keep of its dense score, in words."""
     return [f"{score[task, stop] / score[task, 'dense']:.3f}" for stop in stops]
+
+
+def test_the_words_about_the_second_run_are_what_is_stored() -> None:
+    words = " ".join(PAGES.split())
+    score, first = gpu_scores("sparse_transfer_again"), gpu_scores("sparse_transfer")
+    stops = ("transfer80", "transfer80_quant")
+    sentence = "CoNLL-2003 keeps {} of the dense score at 80 % zeros and {} with int8. In blocks"
+    assert sentence.format(*shares(score, "conll2003", *stops)) in words
+    single, blocks = score["stsb", "transfer80"], score["stsb", "transfer80_block4"]
+    assert f"scores {single:.3f} with single zeros, scores {blocks:.3f}" in words
+    dense = score["stsb", "dense"], first["stsb", "dense"]
+    assert "is at {:.3f} here and at {:.3f} above".format(*dense) in words
+    found = json.loads((results.FOLDER / "sparse_transfer_again.json").read_text())["upstream"]
+    alike = [found[f"upstream80{m}"]["metrics"]["cosine_similarity"] for m in ("_block4", "")]
+    assert "({:.3f} against {:.3f})".format(*alike) in words
 
 
 def test_what_is_kept_by_hand() -> None:
