@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import compat, environment, models, portable, stops
 from helpers.errors import UserError
-from helpers.export_proof import check_room, prove
+from helpers.export_proof import prove
 from helpers.int8_scales import check_biases
 from helpers.models import INPUTS
 from helpers.requests import check_answers, identity
 from helpers.stops import Checkpoint, OnnxModel
 from helpers.tasks import Task
+from helpers.token_batches import check_room
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,7 @@ def export_onnx(
     output_dir = Path(output_dir).resolve()
     if output_dir.is_file():
         raise UserError(f"{output_dir} is a file; --onnx_export_path names a folder.")
-    if output_dir in (checkpoint.folder, *checkpoint.folder.parents):
+    if stops.is_or_holds(output_dir, checkpoint.folder):
         raise UserError(
             f"{output_dir} is or holds the checkpoint, which would be overwritten. "
             "Choose another folder for the export."

@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers import environment, models, onnx_weights, sparsity, structure, tiers
+from helpers import environment, onnx_weights, sparsity, structure
 from helpers.errors import ProofError
 from helpers.int8_scales import check_scales
-from helpers.models import INPUTS
 from helpers.stops import Checkpoint
-from helpers.tasks import Task, check_length
+from helpers.tasks import Task
+from helpers.token_batches import first_rows, proof_batches, run_torch
 
 if TYPE_CHECKING:
     import torch
-    from datasets import Dataset
 
     from helpers.engines import Outputs
 
-PROOF_BATCH = 16
 # The dense graph computes the same sums in another order. Simulated int8 rounds the same way but
 # for ties, and one tie in an early layer is seen as a few hundredths in a logit.
 FP32_LOGITS_TOLERANCE = 1e-3
@@ -115,64 +113,6 @@ def check_int8(found: int, model: "torch.nn.Module") -> dict[str, Any]:
     raise failed(row, "Part of the quantization was lost on the way to ONNX.")
 
 
-def proof_batches(checkpoint: Checkpoint, task: Task) -> tuple[list[dict[str, np.ndarray]], Any]:
-    """Return validation rows as `equal_batches`, and the references of those rows."""
-    tokenizer = models.load_tokenizer(checkpoint.folder)
-    rows = task.shortened(1, tiers.current().proof_examples).validation
-    features = task.encode_validation(tokenizer, rows)
-    return equal_batches(checkpoint, task, features), task.references(features)
-
-
-def check_room(checkpoint: Checkpoint, task: Task) -> None:
-    """Refuse a task whose rows are longer than the model's position table.
-
-    Raises:
-        UserError: naming the length there is; a tokenizer may name no limit at all.
-    """
-    from transformers import AutoConfig
-
-    most = AutoConfig.from_pretrained(checkpoint.folder).max_position_embeddings
-    check_length(task.max_seq_length, most)
-
-
-def equal_batches(
-    checkpoint: Checkpoint, task: Task, features: "Dataset"
-) -> list[dict[str, np.ndarray]]:
-    """Return encoded rows as batches of token ids, all [PROOF_BATCH, max_seq_length], int64.
-
-    The length is the task's, which may be another than the one the checkpoint was trained at.
-    DeepSparse compiles for one shape, so the last batch is filled up with copies of its last row.
-    """
-    tokenizer = models.load_tokenizer(checkpoint.folder)
-    there = [name for name in INPUTS if name in features.column_names]
-    padded = tokenizer.pad(
-        {name: features[name] for name in there},
-        padding="max_length",
-        max_length=task.max_seq_length,
-        return_tensors="np",
-    )
-    # Not every tokenizer tells first from second texts; then all tokens are of the first.
-    padded |= {name: np.zeros_like(padded["input_ids"]) for name in INPUTS if name not in there}
-    full = np.minimum(np.arange(-(-len(features) // PROOF_BATCH) * PROOF_BATCH), len(features) - 1)
-    return [
-        {name: padded[name][part].astype(np.int64) for name in INPUTS}
-        for part in full.reshape(-1, PROOF_BATCH)
-    ]
-
-
-def run_torch(model: "torch.nn.Module", batches: list[dict[str, np.ndarray]]) -> "Outputs":
-    """Return the model's own outputs [rows, ...]; a tuple where it has several."""
-    import torch
-
-    with torch.no_grad():
-        answers = [
-            model(**{k: torch.from_numpy(v) for k, v in batch.items()}).values()
-            for batch in batches
-        ]
-    outputs = tuple(np.concatenate(parts) for parts in zip(*answers, strict=True))
-    return outputs[0] if len(outputs) == 1 else outputs
-
-
 def check_engine(
     file: Path,
     engine: str,
@@ -195,7 +135,7 @@ def check_engine(
     # The copies that filled the last batch count for nothing.
     found, expected = (first_rows(outputs, len(references)) for outputs in (found, expected))
     return [
-        check_logits(engine, found, expected, quantized=int8["found"] > 0, size=spread(task)),
+        check_logits(engine, found, expected, quantized=int8["found"] > 0, size=task.spread),
         check_metric(
             engine,
             task.metrics(found, references),
@@ -243,20 +183,6 @@ def metric_tolerance(found: np.ndarray, expected: np.ndarray) -> float:
     differs = np.abs(found.astype(float) - expected) > FP32_LOGITS_TOLERANCE
     changed = differs.reshape(rows, -1).any(axis=1).sum()
     return max(METRIC_TOLERANCE, min(3 * changed**0.5 / rows, rows**-0.5))
-
-
-def first_rows(outputs: "Outputs", rows: int) -> "Outputs":
-    """Return the first rows of one output, or of each of several."""
-    if isinstance(outputs, tuple):
-        return tuple(output[:rows] for output in outputs)
-    return outputs[:rows]
-
-
-def spread(task: Task) -> float:
-    """Return the size of what outputs tell apart: logits are of some units, scores of any size."""
-    if type(task).__name__ != "Regression":
-        return 1.0
-    return min(1.0, float(np.std(task.validation["label"])) or 1.0)
 
 
 def check_logits(

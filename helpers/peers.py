@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers import compat, engines, environment, export, export_proof, models, stops
+from helpers import compat, engines, environment, export, models, stops, token_batches
 from helpers.engine_child import OPENVINO_FILE
 from helpers.errors import UserError
 from helpers.requests import check_answers, identity
@@ -58,7 +58,7 @@ def quantize_after_training(
     check(checkpoint, task, method)
     tokenizer = models.load_tokenizer(checkpoint.folder)
     rows = task.encode(tokenizer, task.shortened(CALIBRATION_ROWS, 1).train)
-    texts = export_proof.equal_batches(checkpoint, task, rows)
+    texts = token_batches.equal_batches(checkpoint, task, rows)
     with stops.writing(Path(output_dir).resolve(), overwrite=overwrite) as folder:
         dense = folder / "dense.onnx"
         export.write_graph(models.load_model(checkpoint), dense, task.outputs, quantized=False)
@@ -108,7 +108,7 @@ def check(checkpoint: Checkpoint, task: Task, method: str) -> None:
     if reason := engines.missing_engines().get(METHODS[method]):
         raise UserError(f"{method} cannot be used here. {reason}")
     check_answers(checkpoint, task, "Give the task it was trained on: its rows set the ranges.")
-    export_proof.check_room(checkpoint, task)
+    token_batches.check_room(checkpoint, task)
 
 
 def by_onnx_runtime(dense: Path, folder: Path, texts: list[dict[str, np.ndarray]]) -> Path:
@@ -164,7 +164,7 @@ def measure(
     model: Path, engine: str, checkpoint: Checkpoint, task: Task, features: "Dataset"
 ) -> dict[str, float]:
     """Return the task's metrics of a model on an engine, over all of the features."""
-    found = engines.predict(model, engine, export_proof.equal_batches(checkpoint, task, features))
+    found = engines.predict(model, engine, token_batches.equal_batches(checkpoint, task, features))
     # The copies that filled the last batch count for nothing.
     references = task.references(features)
-    return task.metrics(export_proof.first_rows(found, len(features)), references)
+    return task.metrics(token_batches.first_rows(found, len(features)), references)

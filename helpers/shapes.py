@@ -10,7 +10,16 @@ model answers nothing, and its export says so.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import benchmark, compat, engines, environment, export, export_proof, stops
+from helpers import (
+    benchmark,
+    compat,
+    engines,
+    environment,
+    export,
+    export_proof,
+    stops,
+    token_batches,
+)
 from helpers.errors import UserError
 from helpers.stops import OnnxModel
 
@@ -108,7 +117,7 @@ def prove(file: Path, model: "torch.nn.Module", form: str) -> list[dict[str, Any
     """Hold a file to the model in all but a metric, which there is none of."""
     checks = export_proof.check_graph(file, model, form)
     texts = benchmark.token_inputs(TEXTS)
-    expected = export_proof.run_torch(model, [texts])
+    expected = token_batches.run_torch(model, [texts])
     for engine in export_proof.ENGINES[form]:
         if engine not in engines.available_engines():
             continue

@@ -53,8 +53,6 @@ def prepare(start: str | Path | Checkpoint, task: Task, recipe: "Recipe | None")
     """
     tokenizer = models.load_tokenizer(models.tokenizer_source(start))
     network = build(start, task)
-    # A tokenizer may name no limit at all, and the position table ends without a warning.
-    check_length(task.max_seq_length, network.config.max_position_embeddings)
     promised = promises(recipe, network)
     check_zeros(recipe, network)
     return Student(start, network, tokenizer, promised, sparsity.zero_places(network))
@@ -72,15 +70,19 @@ def build(start: str | Path | Checkpoint, task: Task) -> "nn.Module":
     """Return the network to train: a checkpoint's own, or an encoder with a new head.
 
     Raises:
-        UserError: if it answers another question than the task asks.
+        UserError: if it answers another question than the task asks, or takes shorter rows.
     """
     if not isinstance(start, Checkpoint):
-        return models.new_model(start, task)
-    if gives_encoder(start, task):
+        network = models.new_model(start, task)
+    elif gives_encoder(start, task):
         refuse_dropped_layers(start)
-        return models.new_model(start.folder, task)
-    check_answers(start, task, "Start from a checkpoint of this task, or from a plain model.")
-    return models.load_model(start)
+        network = models.new_model(start.folder, task)
+    else:
+        check_answers(start, task, "Start from a checkpoint of this task, or from a plain model.")
+        network = models.load_model(start)
+    # A tokenizer may name no limit at all, and the position table ends without a warning.
+    check_length(task.max_seq_length, network.config.max_position_embeddings)
+    return network
 
 
 def refuse_dropped_layers(start: Checkpoint) -> None:

@@ -93,6 +93,12 @@ def no_empty_folder(folder: Path) -> Iterator[None]:
         raise
 
 
+def is_or_holds(folder: Path, other: Path) -> bool:
+    """Tell whether a folder is another one, or is above it: writing it anew would delete both."""
+    whole = other.resolve()
+    return folder.resolve() in (whole, *whole.parents)
+
+
 def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
     """Refuse a folder that holds something; an earlier run or export in it may be replaced."""
     if folder.is_file():

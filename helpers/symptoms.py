@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from helpers import export_proof, models, sparsity
+from helpers import models, sparsity, token_batches
 from helpers.errors import UserError
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
@@ -40,8 +40,8 @@ def loaded_plainly(checkpoint: Checkpoint) -> tuple["nn.Module", list[str]]:
 
 def accuracy(network: "nn.Module", checkpoint: Checkpoint, task: Task) -> float:
     """Return a network's accuracy (0 to 1) on the validation rows that exports are proven on."""
-    batches, references = export_proof.proof_batches(checkpoint, task)
-    outputs = export_proof.first_rows(export_proof.run_torch(network, batches), len(references))
+    batches, references = token_batches.proof_batches(checkpoint, task)
+    outputs = token_batches.first_rows(token_batches.run_torch(network, batches), len(references))
     return task.metrics(outputs, references)["accuracy"]
 
 

@@ -86,6 +86,11 @@ class Task:
         return digest.hexdigest()
 
     @property
+    def spread(self) -> float:
+        """The size of what a model's outputs tell apart: logits are of some units."""
+        return 1.0
+
+    @property
     def config(self) -> dict[str, Any]:
         """What the model's config must say: number and names of the labels."""
         names = dict(enumerate(self.labels))

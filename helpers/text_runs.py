@@ -26,10 +26,10 @@ from helpers.engine_child import Setup
 from helpers.engine_process import EngineError, EngineProcess, Inputs
 from helpers.engines import ANY_SHAPE
 from helpers.errors import UserError
-from helpers.models import INPUTS
 from helpers.tasks import Task
 from helpers.text_lengths import TextLengths, smallest, texts_of
 from helpers.text_measurements import BUCKETS, ONE_LENGTH, WAYS
+from helpers.token_batches import padded
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -215,18 +215,6 @@ def batched(
         full = np.arange(-(-len(rows) // batch_size) * batch_size)
         for part in np.minimum(full, len(rows) - 1).reshape(-1, batch_size):
             yield length, rows[part]
-
-
-def padded(tokens: "BatchEncoding", rows: Sequence[int], length: int, pad_id: int) -> Inputs:
-    """Return some rows of tokens as int64 arrays [rows, length], masked where they are padding."""
-    filled = {
-        name: np.full((len(rows), length), pad_id if name == "input_ids" else 0, np.int64)
-        for name in INPUTS
-    }
-    for name in set(INPUTS) & set(tokens):
-        for place, row in enumerate(rows):
-            filled[name][place, : len(tokens[name][row])] = tokens[name][row]
-    return filled
 
 
 def awake(process: EngineProcess, many: Sequence[Inputs]) -> Iterator[tuple[np.ndarray, float]]:

@@ -30,6 +30,11 @@ class Regression(Task):
     numbered: ClassVar[str] = ""
 
     @property
+    def spread(self) -> float:
+        """Scores are of any size: how far those of the validation rows lie apart, at most 1."""
+        return min(1.0, float(np.std(self.validation["label"])) or 1.0)
+
+    @property
     def config(self) -> dict[str, Any]:
         """What the model's config must say: one output, trained by squared error."""
         return {**super().config, "problem_type": REGRESSION}

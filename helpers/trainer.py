@@ -38,7 +38,7 @@ from helpers.errors import UserError
 from helpers.recipe_checks import check_states
 from helpers.resuming import ResumableTrainer
 from helpers.stops import Checkpoint
-from helpers.tasks import Task, check_length
+from helpers.tasks import Task
 
 compat.quiet_sparseml()
 compat.round_rows_looked_up()
@@ -204,8 +204,6 @@ def make_trainer(
 ) -> RecipeTrainer:
     """Wire task, network, recipe and teacher into the Trainer."""
     compat.switch_off_autocast(args)
-    # A tokenizer may name no limit at all, and the position table ends without a warning.
-    check_length(task.max_seq_length, network.config.max_position_embeddings)
     train = task.encode(tokenizer, task.train)
     # Sorted, so that a batch of short texts is not padded to the longest of all.
     measured = task.encode_validation(tokenizer, task.validation).sort("length")

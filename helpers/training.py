@@ -39,6 +39,7 @@ from helpers.requests import (
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.teaching import check_teaching, check_vocabulary, check_width, taught
+from helpers.token_batches import check_room
 from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
 from helpers.training_proof import check_kept, check_pruned, check_quantized, check_reload
 from helpers.upstream import Upstream, dense_model
@@ -220,6 +221,7 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
             it is compared with has another vocabulary or width.
     """
     check_answers(checkpoint, task, "Give the data it was trained for.")
+    check_room(checkpoint, task)
     if isinstance(task, Upstream):
         dense = dense_model(task)
         check_vocabulary(dense, checkpoint)

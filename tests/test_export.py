@@ -14,7 +14,17 @@ from onnx import numpy_helper
 from transformers import BertConfig, BertForSequenceClassification
 
 import helpers
-from helpers import compat, environment, export, export_proof, models, portable, sparsity, weights
+from helpers import (
+    compat,
+    environment,
+    export,
+    export_proof,
+    models,
+    portable,
+    sparsity,
+    token_batches,
+    weights,
+)
 from helpers.errors import ProofError, UserError
 from helpers.models import load_tokenizer
 from helpers.stops import Checkpoint, OnnxModel
@@ -197,7 +207,7 @@ def test_int8_scores_may_differ_by_a_share_of_their_own_spread() -> None:
     labels = {"text": ["a", "b"], "label": [0.0, 0.2]}
     scores = Regression("r", Dataset.from_dict(labels), Dataset.from_dict(labels), ["score"], 16)
     ours = np.array([[0.0], [0.2]], dtype=np.float32)
-    size = export_proof.spread(scores)
+    size = scores.spread
     for gap, passes in ((0.01, True), (0.14, False)):
         with nullcontext() if passes else pytest.raises(ProofError, match="onnxruntime logits"):
             export_proof.check_logits("onnxruntime", ours + gap, ours, quantized=True, size=size)
@@ -213,8 +223,10 @@ def test_texts_without_token_types_are_proven_with_zeros(
     dense: Checkpoint, tiny_task: Task
 ) -> None:
     rows = tiny_task.encode(load_tokenizer(dense.folder), tiny_task.validation)
-    (batch, *_) = export_proof.equal_batches(dense, tiny_task, rows)
-    (bare, *_) = export_proof.equal_batches(dense, tiny_task, rows.remove_columns("token_type_ids"))
+    (batch, *_) = token_batches.equal_batches(dense, tiny_task, rows)
+    (bare, *_) = token_batches.equal_batches(
+        dense, tiny_task, rows.remove_columns("token_type_ids")
+    )
     for name in models.INPUTS:
         assert np.array_equal(batch[name], bare[name])
 

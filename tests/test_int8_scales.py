@@ -19,6 +19,7 @@ from helpers import (
     int8_scales,
     models,
     sparsity,
+    token_batches,
 )
 from helpers.errors import ProofError
 from helpers.int8_scales import check_biases, check_scales, scales
@@ -193,7 +194,7 @@ def logits_of(model: torch.nn.Module, file: Path) -> tuple[np.ndarray, np.ndarra
     """Return the logits of PyTorch and of the ONNX file for the same words."""
     ids = np.random.default_rng(0).integers(1000, 5000, (4, 16))
     batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": 0 * ids}
-    return export_proof.run_torch(model, [batch]), engines.predict(file, "onnxruntime", [batch])
+    return token_batches.run_torch(model, [batch]), engines.predict(file, "onnxruntime", [batch])
 
 
 def test_a_row_of_zeros_keeps_its_bias(trained: Trained, tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ from helpers import (
     benchmark,
     engines,
     environment,
-    export_proof,
     graph_forms,
     path,
     result_tables,
     results,
     tasks,
     tiers,
+    token_batches,
 )
 from helpers.measurements import Measurement
 
@@ -65,7 +65,7 @@ def milliseconds(row: Measurement) -> dict[str, Any]:
 def accuracies(files: dict[str, Path]) -> dict[str, float]:
     """Return each form's accuracy on the validation rows that exports are proven on."""
     task = tasks.load_task(TASK)
-    batches, references = export_proof.proof_batches(path.checkpoint(STOP, task), task)
+    batches, references = token_batches.proof_batches(path.checkpoint(STOP, task), task)
     found = {}
     for form, file in files.items():
         outputs = engines.predict(file, "onnxruntime", batches)[: len(references)]

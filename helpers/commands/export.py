@@ -15,7 +15,7 @@ from helpers.commands.arguments import (
 from helpers.commands.recorded import recorded_flags, recorded_of
 from helpers.commands.running import refuse_export
 from helpers.errors import UserError
-from helpers.stops import Checkpoint, refuse_occupied
+from helpers.stops import Checkpoint, is_or_holds, refuse_occupied
 
 
 @dataclass
@@ -90,7 +90,7 @@ def check_folders(where: ExportArguments) -> None:
         raise UserError(
             f"There is no folder {source}. Expected the --output_dir of a finished run."
         )
-    if target.resolve() in (source.resolve(), *source.resolve().parents):
+    if is_or_holds(target, source):
         raise UserError(
             f"--onnx_export_path {target} is or holds the checkpoint {source}, which would be "
             "overwritten. Expected another folder."

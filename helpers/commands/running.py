@@ -16,7 +16,7 @@ from helpers.commands.arguments import (
 from helpers.commands.recorded import recorded, recorded_flags, recorded_of
 from helpers.commands.refused_flags import check_flags
 from helpers.errors import UserError
-from helpers.stops import Checkpoint, refuse_occupied
+from helpers.stops import Checkpoint, is_or_holds, refuse_occupied
 
 if TYPE_CHECKING:
     from sparseml.transformers.sparsification.training_args import TrainingArguments
@@ -228,8 +228,7 @@ def check_folders(args: "TrainingArguments", onnx_export_path: str | None, train
     done = (Path(args.output_dir) / "run.json").is_file() or not trains
     if not (done and (Path(onnx_export_path) / "proof.json").is_file()):
         refuse_occupied(Path(onnx_export_path), args.overwrite_output_dir)
-    target, model = Path(onnx_export_path).resolve(), Path(args.output_dir).resolve()
-    if target in (model, *model.parents):
+    if is_or_holds(Path(onnx_export_path), Path(args.output_dir)):
         raise UserError(
             f"--onnx_export_path {onnx_export_path} is or holds --output_dir {args.output_dir}. "
             "Expected two folders, the model's not in the export's."
