@@ -76,10 +76,10 @@ def how_to_go_on(argv: list[str]) -> str:
     from helpers.commands.running import said_yes  # not on top: older Pythons cannot read it
 
     replaces = said_yes(argv[1:], "overwrite_output_dir")
-    again = "with --resume_from_checkpoint true " if replaces else ""
+    again = "again with --resume_from_checkpoint true" if replaces else "again"
     return (
-        f"A run with --save_strategy goes on if the same command is given again {again}".rstrip()
-        + (" (not movement or OBS pruning).")
+        f"A run with --save_strategy goes on if the same command is given {again} "
+        "(not movement or OBS pruning)."
     )
 
 

@@ -25,6 +25,9 @@ NUMBER = re.compile(
     r"\s*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?)\s*", re.IGNORECASE
 )
 
+# As pandas writes a list into a csv.
+LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
+
 Numbered = tuple[list[str], list, list]
 
 
@@ -191,10 +194,10 @@ def refuse_multi_hot(rows: list[list[str]], column: str, split: str) -> None:
 
 
 def _members(value: object) -> list[str]:
+    if isinstance(value, str) and LIST.fullmatch(value):
+        value = listed(value)
     if isinstance(value, list | tuple):
         return [str(member) for member in value]
-    if re.fullmatch(r"\s*\[.*\]\s*", str(value), re.DOTALL):  # as pandas writes a list into a csv
-        return [str(member) for member in listed(value)]
     return [member.strip() for member in str(value).split(DELIMITER) if member.strip()]
 
 

@@ -104,8 +104,7 @@ def unsettled(recipe: "Recipe") -> list[str]:
                 f"{modifier.name} still prunes until epoch {modifier.end_epoch:g}, int8 training "
                 f"starts at {start:g}: its ranges fit other weights. Prune first."
             )
-        fixed = modifier.epochs().get("disable_quantization_observer_epoch", math.inf)
-        if modifier.quantizes and fixed >= recipe.num_epochs:
+        if modifier.quantizes and modifier.ranges_fixed >= recipe.num_epochs:
             found.append(
                 "The int8 ranges are never fixed, they move to the last step. Set "
                 "disable_quantization_observer_epoch some time before the end."

@@ -1,5 +1,6 @@
 """One modifier of a recipe as plain facts, so that reading a recipe needs no SparseML object."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,6 +49,16 @@ class RecipeModifier:
     def quantizes(self) -> bool:
         """True if it turns the model to int8."""
         return self.name == "QuantizationModifier"
+
+    @property
+    def sets_learning_rate(self) -> bool:
+        """True if the learning rate is no longer the Trainer's."""
+        return "LearningRate" in self.name
+
+    @property
+    def ranges_fixed(self) -> float:
+        """Epoch from which no int8 range moves any more; infinity if they always do."""
+        return self.epochs().get("disable_quantization_observer_epoch", math.inf)
 
     @property
     def drops(self) -> list[str]:

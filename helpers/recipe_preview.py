@@ -167,12 +167,12 @@ def gradual(modifier: "RecipeModifier", epoch: float) -> float:
 
 def learning_rate_at(recipe: "Recipe", epoch: float) -> float:
     """Return the planned learning rate at an epoch; NaN where no modifier has set one yet."""
-    kinds = ("LearningRateFunctionModifier", "SetLearningRateModifier", "LearningRateModifier")
-    begun = [m for m in recipe.modifiers if m.name in kinds and max(0.0, m.start_epoch) <= epoch]
+    lines = [m for m in recipe.modifiers if m.sets_learning_rate]
+    begun = [m for m in lines if max(0.0, m.start_epoch) <= epoch]
     if not begun:
         return math.nan
     line = max(begun, key=lambda m: m.start_epoch)
-    if line.name != kinds[0]:
+    if line.name != "LearningRateFunctionModifier":
         return float(line.params.get("learning_rate") or math.nan)
     start, first, final = (
         max(0.0, line.start_epoch),

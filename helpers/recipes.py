@@ -107,7 +107,7 @@ class Recipe:
     @property
     def sets_learning_rate(self) -> bool:
         """True if it has a schedule of its own, which overrules the Trainer's."""
-        return any("LearningRate" in modifier.name for modifier in self.modifiers)
+        return any(modifier.sets_learning_rate for modifier in self.modifiers)
 
     @property
     def last_event_epoch(self) -> float:

@@ -119,10 +119,12 @@ def needed(checkpoint: Path | None) -> tuple[Path, ...]:
         return ()
     best = json.loads((checkpoint / TRAINER_STATE_NAME).read_text()).get("best_model_checkpoint")
     wanted = {checkpoint.name, Path(best).name} if best else {checkpoint.name}
-    folders = [place for place in checkpoint.parent.iterdir() if place.is_dir()]
     # Whatever is no checkpoint is logs, such as TensorBoard's.
-    logs = [place for place in folders if not place.name.startswith("checkpoint-")]
-    return (*logs, *(place for place in folders if place.name in wanted))
+    return tuple(
+        place
+        for place in checkpoint.parent.iterdir()
+        if place.is_dir() and (place.name in wanted or not place.name.startswith("checkpoint-"))
+    )
 
 
 def place_to_resume(

@@ -65,9 +65,8 @@ def draw_zeros(axis: "Axes", recipe: "Recipe", curves: "pd.DataFrame") -> None:
 
 def ranges_fixed(recipe: "Recipe") -> float:
     """Return the epoch from which no int8 range moves any more; the end if they always do."""
-    named = "disable_quantization_observer_epoch"
-    int8 = [modifier for modifier in recipe.modifiers if modifier.quantizes]
-    return max(modifier.epochs().get(named, recipe.num_epochs) for modifier in int8)
+    fixed = max(modifier.ranges_fixed for modifier in recipe.modifiers if modifier.quantizes)
+    return min(fixed, recipe.num_epochs)
 
 
 def draw_int8(axis: "Axes", recipe: "Recipe") -> None:

@@ -46,26 +46,24 @@ def layer_sparsity(model: "nn.Module") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "matrix", "rows", "columns", "sparsity"])
 
 
-def parameters(model: "nn.Module") -> "dict[str, nn.Parameter]":
-    """Return name to parameter, named as before QAT put a wrapper around some modules."""
-    return {name.replace(".module.", "."): value for name, value in model.named_parameters()}
+def parameters(model: "nn.Module", *, by_any_name: bool = False) -> "dict[str, nn.Parameter]":
+    """Return name to parameter, named as before QAT put a wrapper around some modules.
 
-
-def parameters_by_any_name(model: "nn.Module") -> "dict[str, nn.Parameter]":
-    """Return the same with tied weights by each of their names: a recipe may match any of them."""
-    named = model.named_parameters(remove_duplicate=False)
+    Tied weights have one name, or `by_any_name` each of theirs: a recipe may match any of them.
+    """
+    named = model.named_parameters(remove_duplicate=not by_any_name)
     return {name.replace(".module.", "."): value for name, value in named}
 
 
 def parameter_sparsity(model: "nn.Module", names: list[str]) -> dict[str, float]:
     """Return the sparsity of the named parameters; QAT wrappers in between are looked through."""
-    found = parameters_by_any_name(model)
+    found = parameters(model, by_any_name=True)
     return {name: zeros(found[name].detach().cpu().numpy()) for name in names}
 
 
 def total_sparsity(model: "nn.Module", names: list[str]) -> float:
     """Return the share of exact zeros (0 to 1) in the named parameters together."""
-    found = parameters_by_any_name(model)
+    found = parameters(model, by_any_name=True)
     left = sum(int(found[name].count_nonzero()) for name in names)
     return 1.0 - left / sum(found[name].numel() for name in names)
 
@@ -118,7 +116,7 @@ def check_blocks(model: "nn.Module", names: list[str]) -> None:
     Raises:
         ProofError: naming the first matrix that has not.
     """
-    found = parameters_by_any_name(model)
+    found = parameters(model, by_any_name=True)
     for name in names:
         if not whole_blocks(found[name].detach().cpu().numpy()):
             raise ProofError(

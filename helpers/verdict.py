@@ -66,13 +66,9 @@ def speed_up(
     Raises:
         UserError: if one of them was not measured, or failed; the message says which and why.
     """
-    pairs = {length: set() for length in sorted({row.sequence_length for row in measurements})}
-    for row in measurements:
-        if row.batch_size == batch_size and row.error is None:
-            pairs[row.sequence_length].add((row.model, row.engine))
-    # Times of different lengths say nothing together.
-    both = [length for length, timed in pairs.items() if {fast, slow} <= timed]
-    rows = [row for row in measurements if row.sequence_length in both[:1]] or measurements
+    of_length = by_length(measurements, batch_size)
+    both = [r for r in of_length if {fast, slow} <= {(row.model, row.engine) for row in r}]
+    rows = next(iter(both), measurements)
     return compare(pick(rows, fast, batch_size), pick(rows, slow, batch_size))
 
 
@@ -103,6 +99,7 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
         A few sentences, one a line.
     """
     timed = comparable(measurements)
+    several = len({row.sequence_length for row in measurements}) > 1
     sparse = [row for row in timed if is_sparse(row)]
     dense = [row for row in timed if is_baseline(row)]
     # Of every batch size and length, each reason once.
@@ -111,7 +108,7 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
     lines = list(dict.fromkeys(lines))
     if not sparse or not dense:
         missing = "a dense fp32 one" if sparse else "a sparse one"
-        end = " at this length" if len({row.sequence_length for row in measurements}) > 1 else ""
+        end = " at this length" if several else ""
         lines.append(f"Nothing to compare: {missing} was not among the timed models{end}.")
         return "\n".join(lines)
     best = min(sparse, key=lambda row: row.median_ms)
@@ -122,19 +119,26 @@ def verdict(measurements: Sequence["Measurement"], features: dict[str, Any]) -> 
         *wrong_form(timed),
     ]
     reasons.append(instructions(best, features))
-    if len({row.sequence_length for row in measurements}) > 1:
+    if several:
         reasons.append(f"All of this is for texts of {best.sequence_length} tokens.")
     return "\n".join([headline(best, baseline(dense)), *filter(None, reasons), *lines])
 
 
 def comparable(measurements: Sequence["Measurement"]) -> list["Measurement"]:
-    """Return the timed rows of one shape: times of different lengths say nothing together."""
-    batch_size = min((row.batch_size for row in measurements), default=1)
-    timed = [row for row in measurements if row.batch_size == batch_size and row.error is None]
-    lengths = sorted({row.sequence_length for row in timed})
-    of_length = [[row for row in timed if row.sequence_length == length] for length in lengths]
+    """Return the timed rows of the smallest shape that has a sparse and a dense one, if any has."""
+    of_length = by_length(measurements, min((row.batch_size for row in measurements), default=1))
     both = [r for r in of_length if any(map(is_sparse, r)) and any(map(is_baseline, r))]
     return next(iter(both or of_length), [])
+
+
+def by_length(measurements: Sequence["Measurement"], batch_size: int) -> list[list["Measurement"]]:
+    """Return the timed rows of a batch size, those of one length together, the shortest first.
+
+    Times of different lengths say nothing together.
+    """
+    timed = [row for row in measurements if row.batch_size == batch_size and row.error is None]
+    lengths = sorted({row.sequence_length for row in timed})
+    return [[row for row in timed if row.sequence_length == length] for length in lengths]
 
 
 def is_baseline(row: "Measurement") -> bool:

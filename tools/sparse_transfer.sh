@@ -77,9 +77,9 @@ transfer() {
     local taught=("${TEACHER[@]}" --dropout 0)
     train dense minilm --num_train_epochs "$DENSE"
     train "transfer$LEVEL" "$RUNS/upstream/upstream$LEVEL" --recipe minilm-6layers_transfer_states \
-        --recipe_args "num_epochs=$TRANSFER" ${taught[@]+"${taught[@]}"}
+        --recipe_args "num_epochs=$TRANSFER" "${taught[@]}"
     train "transfer${LEVEL}_quant" "$PLACE/transfer$LEVEL$OF_SEED" --recipe minilm-6layers_quant_states \
-        --recipe_args "num_epochs=$QUANT" ${taught[@]+"${taught[@]}"}
+        --recipe_args "num_epochs=$QUANT" "${taught[@]}"
 }
 
 # To compare with: what transfer costs at least, without a teacher and so without a dense model, in half of the
