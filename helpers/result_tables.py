@@ -166,15 +166,16 @@ def form_cell(forms: dict[str, Any], form: str, batch: str) -> str:
 def training_table(found: dict[str, Any]) -> str:
     """Return milliseconds a training step with each setting, as Markdown."""
     first = next(iter(found["ms_a_step"].values()))["median"]
+    metric = found.get("metric", "accuracy")
     lines = [
-        "| setting | median ms a step | least to most | times as fast | accuracy | minutes |",
+        f"| setting | median ms a step | least to most | times as fast | {metric} | minutes |",
         "|---|---|---|---|---|---|",
     ]
     for name, ms in found["ms_a_step"].items():
-        accuracy = found.get("accuracy", {}).get(name)
+        score = found.get(metric, {}).get(name)
         lines.append(
             f"| {name} | {ms['median']} | {ms['least']} to {ms['most']} | "
-            f"{first / ms['median']:.1f} | {'-' if accuracy is None else f'{accuracy:.4f}'} | "
+            f"{first / ms['median']:.1f} | {'-' if score is None else f'{score:.4f}'} | "
             f"{found.get('minutes', {}).get(name, '-')} |"
         )
     return "\n".join(lines)

@@ -169,6 +169,11 @@ def test_recipes_that_cannot_be_found_are_refused(
     assert "no variable epochs" in refused(*named, "epochs=3")
 
 
+@pytest.mark.parametrize("other", ["--profile", "--idle_recipe"])
+def test_one_speed_is_measured_at_a_time(other: str, refused: Callable[..., str]) -> None:
+    assert "give one" in refused("speed", "--recipe", "minilm-6layers_prune80", other, "--store")
+
+
 @pytest.mark.parametrize("name", BAD_RECIPES)
 def test_bad_recipes_are_refused(
     name: str,

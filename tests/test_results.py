@@ -206,6 +206,18 @@ def test_the_way_to_the_first_plot_becomes_a_sentence(tmp_path: Path) -> None:
     assert line == "From `git clone` to the first plot: 2.5 minutes (cached), set-up included."
 
 
+def test_training_speed_names_the_metric_it_was_scored_by() -> None:
+    ms = {"slow": {"median": 30, "least": 29, "most": 31}}
+    ms["quick"] = {"median": 10, "least": 9, "most": 11}
+    found = {"ms_a_step": ms, "metric": "f1", "f1": {"quick": 0.5}, "minutes": {"quick": 1.0}}
+    head, _, slow, quick = result_tables.training_table(found).splitlines()
+    assert head.endswith("| times as fast | f1 | minutes |")
+    assert (slow, quick) == (
+        "| slow | 30 | 29 to 31 | 1.0 | - | - |",
+        "| quick | 10 | 9 to 11 | 3.0 | 0.5000 | 1.0 |",
+    )
+
+
 def test_an_idle_recipe_becomes_a_sentence(tmp_path: Path) -> None:
     found = {"ratio": {"median": 1.012, "least": 0.99, "most": 1.04}, "ms_idle_recipe": 580.0}
     found |= {"rounds": 4, "steps": 64, "command": "speed", **environment.describe()}

@@ -51,7 +51,7 @@ class SpeedArguments:
     task_name: str = flag("docs-library", "'docs-library' (embedded), 'sst2', or a hub data set")
     rounds: int = flag(5, "how many turns each setting gets")
     steps: int = flag(16, "training steps of a turn (with --idle_recipe at least 64)")
-    accuracy: bool = flag(False, "also train once to the end with the first and the last setting")
+    accuracy: bool = flag(False, "also train to the end with the first and the last setting")
     recipe: str | None = flag(
         None, "train with this recipe, taught by the dense model; only the first and last setting"
     )
@@ -68,6 +68,8 @@ def main(argv: list[str]) -> int:
     asked, output = parse("speed", (SpeedArguments, JsonArgument), argv)
     if asked.rounds < 1 or asked.steps < 1:
         raise UserError("--rounds and --steps are 1 or more.")
+    if sum(map(bool, (asked.recipe, asked.profile, asked.idle_recipe))) > 1:
+        raise UserError("--recipe, --profile and --idle_recipe each measure their own: give one.")
     task = load_task(asked.task_name)
     work = taught_recipe(task, asked.recipe) if asked.recipe else {}
     found = {"task": asked.task_name, "tier": tiers.current().name, "rounds": asked.rounds}
@@ -81,7 +83,8 @@ def main(argv: list[str]) -> int:
         found["ms_a_step"] = settings_in_turn(task, asked, work)
     if asked.accuracy:
         runs = {name: train(task, name, **work) for name in ENDS}
-        found["accuracy"] = {name: run["metrics"]["accuracy"] for name, run in runs.items()}
+        found["metric"] = task.main_metric
+        found[task.main_metric] = {n: run["metrics"][task.main_metric] for n, run in runs.items()}
         found["minutes"] = {name: run["minutes"] for name, run in runs.items()}
     print(json.dumps(found, indent=1))
     if asked.store:
