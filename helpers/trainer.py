@@ -272,7 +272,14 @@ def record_answers(
     print(f"Writing down what {teacher.name} answers to {len(train)} rows ...")
     reader = PlainTrainer(
         models.load_model(teacher),
-        replace(args, evaluation_strategy="no"),
+        # The Trainer refuses a plateau, or a best model, of a run that measures nothing.
+        replace(
+            args,
+            evaluation_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+            lr_scheduler_type="constant",
+        ),
         data_collator=collator,
     )
     by_length = np.argsort(train["length"], kind="stable")

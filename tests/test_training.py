@@ -223,7 +223,17 @@ def test_recorded_answers_are_the_teachers_own(
 
     tokenizer = models.load_tokenizer(dense.folder)
     rows = tiny_task.encode(tokenizer, tiny_task.train)
-    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
+    args = TrainingArguments(
+        str(tmp_path),
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        # What a run that measures may ask for, and one that only reads may not.
+        evaluation_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        lr_scheduler_type="reduce_lr_on_plateau",
+    )
     recorded = trainer.record_answers(dense, rows, tiny_task.collator(tokenizer), args)
     model = models.load_model(dense)
     for i in (0, 31, 63):
