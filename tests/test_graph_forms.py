@@ -36,13 +36,16 @@ def test_a_form_keeps_of_the_numbers_what_it_says(
     form: str, graph: onnx.ModelProto, integer: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "model.onnx"
-    onnx.save(graph_forms.rewritten(graph, form), str(file))
+    changed = graph_forms.rewritten(graph, form)
+    assert changed.graph != graph.graph
+    onnx.save(changed, str(file))
     gap = np.abs(logits(file) - logits(integer)).max()
     size = np.abs(logits(integer)).max()
     if FORMS[form].numbers == SAME:
         assert gap < 1e-5 * size
     if FORMS[form].numbers == NEAR:
-        assert 0 < gap < 0.2 * size
+        # It may be none: what is rounded twice to nearly the same steps is seldom another number.
+        assert gap < 0.2 * size
     if FORMS[form].numbers == BROKEN:
         assert gap > 1e-3 * size
 
