@@ -79,7 +79,6 @@ def write_state(trainer: "RecipeTrainer", checkpoint: Path) -> None:
         return
     state = {
         "seconds": trainer.clock.seconds,
-        "epoch_start": trainer.clock.epoch_start(trainer.state.epoch),
         "steps": wrapper._wrapped_steps if (wrapper := schedule(trainer)) else None,
         "modifiers": [modifier_state(modifier) for modifier in modifiers(trainer)],
     }
@@ -104,7 +103,7 @@ def restore(trainer: "RecipeTrainer", checkpoint: Path) -> None:
         UserError: if the checkpoint's weights are not those of this model and recipe.
     """
     state = torch.load(checkpoint / STATE, weights_only=True)
-    trainer.clock.go_on(state["seconds"], state["epoch_start"])
+    trainer.clock.before = state["seconds"]
     wrapper = schedule(trainer)
     if wrapper is None:
         weights.load(trainer.model, checkpoint)

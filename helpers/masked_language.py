@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -168,23 +169,31 @@ class MaskedLanguageModel(Task):
 
 @dataclass(frozen=True)
 class MaskOnce:
-    """A collator that masks rows, unless they bring `labels`: those were masked before."""
+    """A collator that masks rows, unless they bring `labels`: those were masked before.
+
+    The masks follow from the batch, which another epoch fills with other rows: the state that
+    dropout draws from is read one batch ahead, so a run that goes on would draw other masks.
+    """
 
     masking: Callable
     padding: Callable
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, "torch.Tensor"]:
         """Return a padded batch with `input_ids` and `labels` [rows, tokens]."""
-        return self.padding(rows) if "labels" in rows[0] else self.masking(rows)
+        if "labels" in rows[0]:
+            return self.padding(rows)
+        ids = np.concatenate([row["input_ids"] for row in rows])
+        with fixed_masks(crc32(ids.astype(np.int64).tobytes())):
+            return self.masking(rows)
 
 
 @contextmanager
-def fixed_masks() -> Iterator[None]:
+def fixed_masks(seed: int = MASKING_SEED) -> Iterator[None]:
     """Draw the same masks every time, unnoticed by whoever draws random numbers afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(MASKING_SEED)
+        torch.default_generator.manual_seed(seed)
         yield
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from sparseml.transformers.sparsification import Trainer
 from sparseml.transformers.sparsification.training_args import TrainingArguments
+from torch.utils.data import Sampler
 from transformers import Trainer as PlainTrainer
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from helpers import compat_resume, processes, stops
 from helpers.errors import UserError
+from helpers.row_order import RowOrder
 
 if TYPE_CHECKING:
     from helpers.recipes import Recipe
@@ -22,42 +24,22 @@ REQUEST = "request.json"
 
 
 class Clock(TrainerCallback):
-    """Seconds trained so far, and the random state that the order of an epoch's rows came from."""
+    """Seconds trained so far, those before the run was killed included."""
 
     def __init__(self) -> None:
         self.before = 0.0
         self.began = time.monotonic()
-        self.drawn: torch.Tensor | None = None
-        self.resumed: torch.Tensor | None = None
 
     @property
     def seconds(self) -> float:
         """Seconds of training, those before it was killed included."""
         return self.before + time.monotonic() - self.began
 
-    def epoch_start(self, epoch: float) -> torch.Tensor | None:
-        """Return the state the rows' order was drawn from; at an epoch's end, that of the next."""
-        return self.drawn if epoch % 1 else torch.get_rng_state()
-
-    def go_on(self, seconds: float, epoch_start: torch.Tensor | None) -> None:
-        """Take up where a checkpoint was written."""
-        self.before = seconds
-        self.resumed = epoch_start
-
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start counting."""
         self.began = time.monotonic()
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Let the rows come in the order they came in before the run was killed."""
-        if self.resumed is not None:
-            torch.set_rng_state(self.resumed)
-            self.resumed = None
-        self.drawn = torch.get_rng_state()
 
 
 class ResumableTrainer(Trainer):
@@ -67,6 +49,15 @@ class ResumableTrainer(Trainer):
         self.clock = Clock()
         super().__init__(**kwargs)
         self.add_callback(self.clock)
+
+    def _get_train_sampler(self) -> Sampler:
+        """Draw the rows in an order that a kill, or a process beside this one, leaves as it is."""
+        return RowOrder(self)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # noqa: ANN401 - the Trainer's
+        """Measure without drawing from what dropout draws from: a run that goes on skips this."""
+        with torch.random.fork_rng():
+            return super().evaluate(*args, **kwargs)
 
     def _generate_apply_manager_params(self, kwargs: dict[str, Any]) -> tuple[None, float]:
         """Begin every run as if from the start; `compat_resume.restore` brings it to its place."""

@@ -144,6 +144,51 @@ def test_a_run_without_a_recipe_goes_on_too(flags: list[str], tmp_path: Path) ->
     assert same_weights(*(Checkpoint.load(tmp_path / name) for name in ("whole", "run")))
 
 
+def test_a_run_killed_between_two_epochs_goes_on_too(flags: list[str], tmp_path: Path) -> None:
+    """The checkpoint is written before the epoch is measured, and measuring is not repeated."""
+    plain = [*flags, "--num_train_epochs", "3", "--save_steps", str(STEPS_PER_EPOCH)]
+    assert main([*plain, "--output_dir", str(tmp_path / "whole")]) == 0
+    kill_after(STEPS_PER_EPOCH, plain, tmp_path / "run")
+    assert main([*plain, "--output_dir", str(tmp_path / "run")]) == 0
+    whole, resumed = (Checkpoint.load(tmp_path / name) for name in ("whole", "run"))
+    assert resumed.run["resumed_at_step"] % STEPS_PER_EPOCH == 0
+    assert same_weights(whole, resumed)
+
+
+@pytest.mark.parametrize("grouped", ["true", "false"])
+def test_a_run_of_summed_batches_goes_on_where_it_was(
+    grouped: str, flags: list[str], tmp_path: Path
+) -> None:
+    """Of 32 batches 30 make 6 updates; the Trainer would look for its place among 32."""
+    summed = ["--gradient_accumulation_steps", "5", "--group_by_length", grouped]
+    plain = [*flags, *summed, "--num_train_epochs", "3"]
+    assert main([*plain, "--output_dir", str(tmp_path / "whole")]) == 0
+    kill_after(8, plain, tmp_path / "run")
+    assert main([*plain, "--output_dir", str(tmp_path / "run")]) == 0
+    whole, resumed = (Checkpoint.load(tmp_path / name) for name in ("whole", "run"))
+    assert 8 <= resumed.run["resumed_at_step"] < 18
+    assert whole.run["steps"] == resumed.run["steps"] == 18
+    assert [row["epoch"] for row in whole.run["history"] if "eval_loss" in row] == [1, 2, 3]
+    assert same_weights(whole, resumed)
+
+
+def test_hidden_words_stay_the_same(tiny_model: Path, tmp_path: Path) -> None:
+    text = "\n".join(f"a {word} and number {i}" for i in range(64) for word in ("wave", "cloud"))
+    (tmp_path / "sea.txt").write_text(text)
+    plain = [
+        *("run_mlm", "--model_name_or_path", str(tiny_model), "--max_seq_length", "16"),
+        *("--train_file", str(tmp_path / "sea.txt"), "--per_device_train_batch_size", "2"),
+        *("--num_train_epochs", "2", "--save_strategy", "steps", "--save_steps", "2"),
+        *("--disable_tqdm", "true"),
+    ]
+    assert main([*plain, "--output_dir", str(tmp_path / "whole")]) == 0
+    kill_after(4, plain, tmp_path / "run")
+    assert main([*plain, "--output_dir", str(tmp_path / "run")]) == 0
+    whole, resumed = (Checkpoint.load(tmp_path / name) for name in ("whole", "run"))
+    assert 4 <= resumed.run["resumed_at_step"] < whole.run["steps"]
+    assert same_weights(whole, resumed)
+
+
 @pytest.fixture
 def killed(tmp_path: Path) -> Path:
     """Return an output folder beside which a killed run of the request {'seed': 1} lies."""
