@@ -7,7 +7,13 @@ from sparseml.transformers.sparsification.training_args import TrainingArguments
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers import (
+    DataCollator,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 
 from helpers import compat, processes
 
@@ -43,6 +49,20 @@ class SharedRanges(TrainerCallback):
     ) -> None:
         """Called by the Trainer after the optimizer."""
         processes.average_ranges(model)
+
+
+class MasksOfEpoch(TrainerCallback):
+    """Tells a collator that masks words which epoch it is, so that each masks others."""
+
+    def __init__(self, collator: DataCollator) -> None:
+        self.collator = collator
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called by the Trainer before the epoch's first batch is read, after a kill too."""
+        if hasattr(self.collator, "epoch"):
+            self.collator.epoch = int(state.epoch)
 
 
 class EpochLines(ProgressCallback):

@@ -10,7 +10,6 @@ which it came about: structure, weights, masks, optimizer.
 """
 
 import codecs
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from helpers import compat, weights
+from helpers.row_order import updates_an_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -151,13 +151,6 @@ def schedule(trainer: "RecipeTrainer") -> Any:  # noqa: ANN401 - SparseML's step
     return getattr(optimizer, "_wrapper", None) if trainer.manager else None
 
 
-def updates_an_epoch(trainer: "RecipeTrainer") -> int:
-    """Return how often the optimizer steps in an epoch, as the Trainer counts."""
-    rows = trainer.args.train_batch_size * trainer.args.world_size
-    batches = math.ceil(len(trainer.train_dataset) / rows)
-    return max(batches // trainer.args.gradient_accumulation_steps, 1)
-
-
 def count_updates(trainer: "RecipeTrainer") -> None:
     """Let an epoch of the recipe have as many steps as one of the Trainer.
 
@@ -167,7 +160,9 @@ def count_updates(trainer: "RecipeTrainer") -> None:
     Trainer down.
     """
     if wrapper := schedule(trainer):
-        wrapper._wrapped_steps_per_epoch = updates_an_epoch(trainer)
+        wrapper._wrapped_steps_per_epoch = updates_an_epoch(
+            trainer.args, len(trainer.train_dataset)
+        )
 
 
 def modifiers(trainer: "RecipeTrainer") -> "Iterator[Any]":

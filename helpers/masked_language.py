@@ -167,23 +167,24 @@ class MaskedLanguageModel(Task):
         return {"accuracy": float(guessed / hidden), "perplexity": float(perplexity)}
 
 
-@dataclass(frozen=True)
+@dataclass
 class MaskOnce:
     """A collator that masks rows, unless they bring `labels`: those were masked before.
 
-    The masks follow from the batch, which another epoch fills with other rows: the state that
-    dropout draws from is read one batch ahead, so a run that goes on would draw other masks.
+    The masks follow from the batch and the epoch: Accelerate reads one batch ahead, so a run that
+    goes on after a kill would draw other ones from the state that dropout draws from.
     """
 
     masking: Callable
     padding: Callable
+    epoch: int = 0
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, "torch.Tensor"]:
         """Return a padded batch with `input_ids` and `labels` [rows, tokens]."""
         if "labels" in rows[0]:
             return self.padding(rows)
         ids = np.concatenate([row["input_ids"] for row in rows])
-        with fixed_masks(crc32(ids.astype(np.int64).tobytes())):
+        with fixed_masks(crc32(ids.astype(np.int64).tobytes(), self.epoch)):
             return self.masking(rows)
 
 

@@ -1,7 +1,7 @@
 """Recipes: load, override, check against a model, preview.
 
 A recipe says when which modifier acts. SparseML runs it, and trusts it: a pattern that matches
-nothing prunes nothing, an epoch beyond the end never comes, and nobody says so. Here a recipe is
+too little prunes too little, an epoch beyond the end never comes, and nobody says so. Here a recipe is
 read by the older `ScheduledModifierManager`, whose evaluator knows arithmetic only, and is checked
 before the first training step.
 """

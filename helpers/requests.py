@@ -36,7 +36,7 @@ DECISIVE = (
     "lr_scheduler_type",
     "optim",
 )
-# Which of the models on the way is the best, where the last is not wanted.
+# Which of the models on the way is the best, where that is asked.
 CHOOSING = (
     "metric_for_best_model",
     "greater_is_better",
@@ -68,7 +68,8 @@ def describe_request(
     dropout: float | None = None,
 ) -> dict[str, Any]:
     """Return what makes two runs the same run; `bf16` None stands for "where it is faster"."""
-    best = args.load_best_model_at_end
+    # A rate that comes down on a plateau looks at the same things as the choice of the best.
+    looks = args.load_best_model_at_end or args.lr_scheduler_type == "reduce_lr_on_plateau"
     return {
         "task": task.name,
         "data": task.fingerprint,
@@ -87,7 +88,7 @@ def describe_request(
         # Only where they are asked for, so that runs from before they counted are found again.
         **({"fp16": True} if args.fp16 else {}),
         **({} if dropout is None else {"dropout": dropout}),
-        **({"best": {name: str(getattr(args, name)) for name in CHOOSING}} if best else {}),
+        **({"best": {name: str(getattr(args, name)) for name in CHOOSING}} if looks else {}),
     }
 
 

@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer as PlainTrainer
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import IntervalStrategy
 
 from helpers import compat_resume, processes, stops
 from helpers.errors import UserError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from helpers.recipes import Recipe
 
 REQUEST = "request.json"
+# Told apart by a number: what skips the rows that were seen has to count them in the same order.
+ROW_ORDER = 2
 
 
 class Clock(TrainerCallback):
@@ -42,6 +45,31 @@ class Clock(TrainerCallback):
         self.began = time.monotonic()
 
 
+class SaveAfterMeasuring(TrainerCallback):
+    """Puts off the checkpoint of an epoch's last step until the epoch has been measured.
+
+    The Trainer writes it before; a run that goes on from there never measures that epoch, and a
+    rate that comes down on a plateau misses a turn.
+    """
+
+    def __init__(self) -> None:
+        self.put_off = False
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called by the Trainer when it has decided what to do after this step."""
+        last = state.epoch % 1 == 0 and args.evaluation_strategy == IntervalStrategy.EPOCH
+        self.put_off = control.should_save and last
+        control.should_save = control.should_save and not last
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called by the Trainer right after; what is to be saved is saved after measuring."""
+        control.should_save = control.should_save or self.put_off
+
+
 class ResumableTrainer(Trainer):
     """SparseML's Trainer, whose checkpoints hold all that a run needs to go on."""
 
@@ -49,6 +77,7 @@ class ResumableTrainer(Trainer):
         self.clock = Clock()
         super().__init__(**kwargs)
         self.add_callback(self.clock)
+        self.add_callback(SaveAfterMeasuring())
 
     def _get_train_sampler(self) -> Sampler:
         """Draw the rows in an order that a kill, or a process beside this one, leaves as it is."""
@@ -85,6 +114,18 @@ class ResumableTrainer(Trainer):
         """Load random states, numpy's included."""
         with torch.serialization.safe_globals(compat_resume.NUMPY_STATE):
             super()._load_rng_state(checkpoint)
+
+
+def same_batches(request: dict[str, Any], args: TrainingArguments) -> dict[str, Any]:
+    """Return a request with what a run that goes on needs besides: the same batches."""
+    return {
+        **request,
+        # The Trainer takes the first from its checkpoint, whatever is asked for now.
+        "per_device_train_batch_size": args.per_device_train_batch_size,
+        "gradient_accumulation_steps": args.gradient_accumulation_steps,
+        "number of processes": args.world_size,
+        "order of rows": ROW_ORDER,
+    }
 
 
 def note_request(folder: Path, request: dict[str, Any]) -> None:

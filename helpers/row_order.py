@@ -1,10 +1,13 @@
 """In which order rows come: by seed and epoch alone, so alike in every process and after a kill."""
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from helpers.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +30,7 @@ class RowOrder(Sampler):
     def __init__(self, trainer: "Trainer") -> None:
         self.trainer = trainer
         self.rows = len(trainer.train_dataset)
-        self.kept = rows_of_updates(trainer.args, self.rows)
+        self.kept = min(self.rows, rows_of_updates(trainer.args, self.rows))
         grouped = trainer.args.group_by_length
         self.lengths = lengths_of(trainer.train_dataset, trainer.args) if grouped else None
         if self.kept < self.rows:
@@ -59,11 +62,26 @@ def lengths_of(rows: "Dataset", args: "TrainingArguments") -> list[int]:
 
 
 def rows_of_updates(args: "TrainingArguments", rows: int) -> int:
-    """Return how many rows an epoch has when batches are summed up (`gradient_accumulation_steps`).
+    """Return the rows that an epoch's whole updates have room for; its last batch may be smaller.
 
-    All of them where each batch is an update, or where an epoch has fewer batches than an update.
+    Where every batch is an update, as without `gradient_accumulation_steps`, that is all of them.
     """
-    if args.gradient_accumulation_steps == 1:
-        return rows
-    update = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-    return rows // update * update or rows
+    summed = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    return updates_an_epoch(args, rows) * summed
+
+
+def updates_an_epoch(args: "TrainingArguments", rows: int) -> int:
+    """Return how often the optimizer steps in an epoch of so many rows, as the Trainer counts.
+
+    Raises:
+        UserError: an epoch has fewer batches than are summed up. The Trainer would make an update
+            of those that it has, and leave out that processes share their gradients.
+    """
+    share = rows / (args.train_batch_size * args.world_size)
+    batches = math.floor(share) if args.dataloader_drop_last else math.ceil(share)
+    if batches >= args.gradient_accumulation_steps:
+        return batches // args.gradient_accumulation_steps
+    raise UserError(
+        f"--gradient_accumulation_steps {args.gradient_accumulation_steps} sums up more batches "
+        f"than the {batches} of an epoch ({rows} rows). Give fewer, smaller batches or more rows."
+    )

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 
 from helpers import models, path, starts, tiers
-from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
+from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, encoded, make_trainer
 
 if TYPE_CHECKING:
     from helpers.stops import Checkpoint
@@ -202,9 +202,9 @@ def trainer_of(task: "Task", stage: Stage, dense: "Checkpoint", folder: Path) ->
     args = TrainingArguments(output_dir=str(folder), **{**DEFAULTS, **sizes})
     args.num_train_epochs = recipe.num_epochs if recipe else args.num_train_epochs
     set_seed(args.seed)
-    tokenizer = models.load_tokenizer(models.tokenizer_source(start))
+    rows = encoded(task, models.load_tokenizer(models.tokenizer_source(start)))
     network = starts.build(start, task)
-    return make_trainer(folder, task, network, tokenizer, recipe, teacher, args, default_bf16())
+    return make_trainer(folder, task, network, rows, recipe, teacher, args, default_bf16())
 
 
 def watch(trainer: RecipeTrainer, clock: Clock) -> None:

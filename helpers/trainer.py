@@ -7,7 +7,7 @@ teacher whose answers are written down once instead of being asked for in every 
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.utils.notebook import NotebookProgressCallback
 
 from helpers import compat, compat_resume, environment, models
-from helpers.callbacks import EpochLines, SharedLearningRate, SharedRanges
+from helpers.callbacks import EpochLines, MasksOfEpoch, SharedLearningRate, SharedRanges
 from helpers.compat_distillation import ask_once, mend_hidden_states
 from helpers.compat_pruners import (
     GradientBatches,
@@ -192,11 +192,40 @@ class RecordedTeacher(nn.Module):
         return SequenceClassifierOutput(logits=teacher_logits)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A task's rows as a tokenizer reads them.
+
+    Attributes:
+        tokenizer: reads them.
+        train: what is learnt from.
+        measured: what is measured, sorted, so that a batch of short texts is not padded to the
+            longest of all.
+        references: the right answers to what is measured.
+    """
+
+    tokenizer: "PreTrainedTokenizerBase"
+    train: "Dataset"
+    measured: "Dataset"
+    references: Any
+
+
+def encoded(task: Task, tokenizer: "PreTrainedTokenizerBase") -> Rows:
+    """Turn a task's rows into token ids.
+
+    Raises:
+        UserError: rows that the task has no use for, such as too little text.
+    """
+    train = task.encode(tokenizer, task.train)
+    measured = task.encode_validation(tokenizer, task.validation).sort("length")
+    return Rows(tokenizer, train, measured, task.references(measured))
+
+
 def make_trainer(
     folder: Path,
     task: Task,
     network: torch.nn.Module,
-    tokenizer: "PreTrainedTokenizerBase",
+    rows: Rows,
     recipe: "Recipe | None",
     teacher: Checkpoint | None,
     args: TrainingArguments,
@@ -204,11 +233,8 @@ def make_trainer(
 ) -> RecipeTrainer:
     """Wire task, network, recipe and teacher into the Trainer."""
     compat.switch_off_autocast(args)
-    train = task.encode(tokenizer, task.train)
-    # Sorted, so that a batch of short texts is not padded to the longest of all.
-    measured = task.encode_validation(tokenizer, task.validation).sort("length")
-    references = task.references(measured)
-    live_teacher, train = teach(teacher, train, task, recipe, tokenizer, args)
+    collator = task.collator(rows.tokenizer)
+    live_teacher, train = teach(teacher, rows.train, task, recipe, rows.tokenizer, args)
     quicken_dropout(network)
     trainer = RecipeTrainer(
         autocast=bf16,
@@ -220,15 +246,13 @@ def make_trainer(
         teacher=live_teacher or "disable",
         args=args,
         train_dataset=train,
-        eval_dataset=measured,
-        tokenizer=tokenizer,
-        data_collator=task.collator(tokenizer),
-        callbacks=[SharedLearningRate(), SharedRanges()],
-        compute_metrics=lambda answer: task.metrics(answer.predictions, references),
+        eval_dataset=rows.measured,
+        tokenizer=rows.tokenizer,
+        data_collator=collator,
+        callbacks=[SharedLearningRate(), SharedRanges(), MasksOfEpoch(collator)],
+        compute_metrics=lambda answer: task.metrics(answer.predictions, rows.references),
         preprocess_logits_for_metrics=task.reduce_outputs,
     )
-    # Kept, since windows over long contexts are not read a second time for the last measure.
-    trainer.references = references
     if recipe:
         compat.keep_run_length(trainer.args, recipe.num_epochs)
     show_epochs(trainer)

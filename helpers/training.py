@@ -16,7 +16,6 @@ from transformers import set_seed
 
 from helpers import (
     compat,
-    compat_resume,
     engine_child,
     environment,
     models,
@@ -36,11 +35,12 @@ from helpers.requests import (
     describe_request,
     reuse,
 )
+from helpers.row_order import updates_an_epoch
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.teaching import check_teaching, check_vocabulary, check_width, taught
 from helpers.token_batches import check_room
-from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
+from helpers.trainer import DEFAULTS, RecipeTrainer, Rows, default_bf16, encoded, make_trainer
 from helpers.training_proof import check_kept, check_pruned, check_quantized, check_reload
 from helpers.upstream import Upstream, dense_model
 
@@ -110,17 +110,22 @@ def fine_tune(
         return found
     check_request(model, recipe, teacher, task, disabled=disabled)
     environment.check_disk(output_dir, DISK_NEEDED)
-    # Before a folder is touched: a start that cannot be costs no checkpoint of an earlier attempt.
+    # Before a folder is touched: what cannot be costs no checkpoint of an earlier attempt.
     set_seed(args.seed)
     student = starts.prepare(model, task, recipe)
+    rows = encoded(task, student.tokenizer)
+    check_steps(recipe, args.max_steps, updates_an_epoch(args, len(rows.train)))
     asked = args.resume_from_checkpoint or ("false" if overwrite else None)
-    resumed = resuming.place_to_resume(output_dir, asked, request, recipe)
+    same = resuming.same_batches(request, args)
+    resumed = resuming.place_to_resume(output_dir, asked, same, recipe)
     keep = resuming.needed(resumed)
     writing = stops.writing(output_dir, overwrite=overwrite, keep=keep)
     with processes.one_writer(writing, Path(args.output_dir)) as folder:
-        resuming.note_request(folder, request)
+        resuming.note_request(folder, same)
         autocast = processes.agreed(default_bf16() if bf16 is None else bf16)
-        run = train_into(folder, task, student, recipe, teacher, args, autocast, resumed, dropout)
+        run = train_into(
+            folder, task, student, rows, recipe, teacher, args, autocast, resumed, dropout
+        )
         if processes.is_main():
             (folder / resuming.REQUEST).unlink()
             stops.write_note(folder, "run.json", {**run, "request": request})
@@ -142,6 +147,7 @@ def train_into(
     folder: Path,
     task: Task,
     student: starts.Student,
+    rows: Rows,
     recipe: "Recipe | None",
     teacher: Checkpoint | None,
     args: TrainingArguments,
@@ -150,14 +156,13 @@ def train_into(
     dropout: float | None = None,
 ) -> dict[str, Any]:
     """Train, check, and save into `folder`; return the content of `run.json`."""
-    network, tokenizer = student.network, student.tokenizer
+    network = student.network
     if dropout is not None:
         set_dropout(network, dropout)
-    trainer = make_trainer(folder, task, network, tokenizer, recipe, teacher, args, bf16)
-    check_steps(recipe, args.max_steps, compat_resume.updates_an_epoch(trainer))
+    trainer = make_trainer(folder, task, network, rows, recipe, teacher, args, bf16)
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else False)
     minutes = trainer.clock.seconds / 60
-    metrics = measure(trainer, task, folder)
+    metrics = measure(trainer, task, rows, folder)
     check_pruned(student.promised, network)
     check_kept(student.zeros, student.promised, network)
     quantized = len(sparsity.quantized_modules(network))
@@ -165,7 +170,7 @@ def train_into(
     processes.check_same_everywhere(network)
     if processes.is_main():
         previous = starts.previous_recipe(student.start, task)
-        save(folder, network, tokenizer, recipe, previous, bool(quantized))
+        save(folder, network, student.tokenizer, recipe, previous, bool(quantized))
         check_reload(folder, network, first_rows(trainer))
     return {
         **describe_run(trainer, task, recipe),
@@ -196,12 +201,12 @@ def describe_run(trainer: RecipeTrainer, task: Task, recipe: "Recipe | None") ->
     }
 
 
-def measure(trainer: RecipeTrainer, task: Task, folder: Path) -> dict[str, float]:
+def measure(trainer: RecipeTrainer, task: Task, rows: Rows, folder: Path) -> dict[str, float]:
     """Return the metrics of the network as it is; its answers go into `folder`, if it has any."""
-    outputs = trainer.predict(trainer.eval_dataset).predictions
+    outputs = trainer.predict(rows.measured).predictions
     if processes.is_main():
-        task.write_answers(folder, outputs, trainer.references)
-    return task.metrics(outputs, trainer.references)
+        task.write_answers(folder, outputs, rows.references)
+    return task.metrics(outputs, rows.references)
 
 
 def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Checkpoint:
@@ -228,11 +233,10 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
         check_width(dense, checkpoint)
     folder = evaluation_folder(args.output_dir)
     with stops.no_empty_folder(folder):
-        tokenizer = models.load_tokenizer(checkpoint.folder)
         network = models.load_model(checkpoint)
-        rows = task.only_measured()
-        trainer = make_trainer(folder, rows, network, tokenizer, None, None, args, False)
-        metrics = measure(trainer, task, folder)
+        rows = encoded(task.only_measured(), models.load_tokenizer(checkpoint.folder))
+        trainer = make_trainer(folder, task, network, rows, None, None, args, False)
+        metrics = measure(trainer, task, rows, folder)
         if processes.is_main():
             (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return Checkpoint(checkpoint.folder, {**checkpoint.run, "metrics": metrics})

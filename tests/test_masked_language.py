@@ -13,10 +13,13 @@ from transformers import (
     AutoModelForMaskedLM,
     PreTrainedTokenizerBase,
     Trainer,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
 
 from helpers import tiers
+from helpers.callbacks import MasksOfEpoch
 from helpers.errors import UserError
 from helpers.masked_language import MaskedLanguageModel, blocks, load_masked_language
 from helpers.models import load_tokenizer
@@ -196,6 +199,19 @@ def test_the_masks_of_a_batch_depend_on_nothing_but_the_batch(
     before = torch.get_rng_state()
     assert torch.equal(task.collator(tokenizer)(rows)["labels"], first["labels"])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_each_epoch_masks_other_words(tokenizer: PreTrainedTokenizerBase) -> None:
+    """A batch of one row is the same in every epoch."""
+    task = sea(mlm_probability=0.3)
+    rows = list(task.encode(tokenizer, task.train).remove_columns("length"))[:1]
+    collator, args = task.collator(tokenizer), TrainingArguments("unused", use_cpu=True)
+    found = []
+    for epoch in (0.0, 1.0, 1.5):
+        MasksOfEpoch(collator).on_epoch_begin(args, TrainerState(epoch=epoch), TrainerControl())
+        found.append(collator(rows)["labels"])
+    assert not torch.equal(found[0], found[1])
+    assert torch.equal(found[1], found[2]), "a run that goes on in the middle of an epoch"
 
 
 def test_validation_is_masked_once_and_always_alike(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,14 +146,22 @@ def test_a_run_without_a_recipe_goes_on_too(flags: list[str], tmp_path: Path) ->
 
 
 def test_a_run_killed_between_two_epochs_goes_on_too(flags: list[str], tmp_path: Path) -> None:
-    """The checkpoint is written before the epoch is measured, and measuring is not repeated."""
+    """The Trainer would write the checkpoint before the epoch is measured, and never measure it."""
     plain = [*flags, "--num_train_epochs", "3", "--save_steps", str(STEPS_PER_EPOCH)]
     assert main([*plain, "--output_dir", str(tmp_path / "whole")]) == 0
     kill_after(STEPS_PER_EPOCH, plain, tmp_path / "run")
     assert main([*plain, "--output_dir", str(tmp_path / "run")]) == 0
     whole, resumed = (Checkpoint.load(tmp_path / name) for name in ("whole", "run"))
     assert resumed.run["resumed_at_step"] % STEPS_PER_EPOCH == 0
+    assert measured(whole) == measured(resumed)
+    assert [row["epoch"] for row in measured(whole)] == [1, 2, 3]
     assert same_weights(whole, resumed)
+
+
+def measured(checkpoint: Checkpoint) -> list[dict[str, float]]:
+    """Return epoch and loss of each time that a run was measured on its way."""
+    rows = [row for row in checkpoint.run["history"] if "eval_loss" in row]
+    return [{name: row[name] for name in ("epoch", "eval_loss")} for row in rows]
 
 
 @pytest.mark.parametrize("grouped", ["true", "false"])
@@ -168,7 +177,7 @@ def test_a_run_of_summed_batches_goes_on_where_it_was(
     whole, resumed = (Checkpoint.load(tmp_path / name) for name in ("whole", "run"))
     assert 8 <= resumed.run["resumed_at_step"] < 18
     assert whole.run["steps"] == resumed.run["steps"] == 18
-    assert [row["epoch"] for row in whole.run["history"] if "eval_loss" in row] == [1, 2, 3]
+    assert [row["epoch"] for row in measured(whole)] == [1, 2, 3]
     assert same_weights(whole, resumed)
 
 
@@ -241,6 +250,8 @@ def test_logs_are_written_where_the_run_is(tmp_path: Path) -> None:
         ["--model_name_or_path", "./minilm-no-such"],
         ["--max_seq_length", "5120"],
         ["--recipe", "minilm-6layers_transfer"],
+        ["--max_steps", "20", "--recipe", RECIPE],
+        ["--gradient_accumulation_steps", "64"],
     ],
     ids=lambda flags: flags[0],
 )
@@ -263,6 +274,26 @@ def test_another_run_starts_anew_or_is_refused(killed: Path, capsys: pytest.Capt
         resuming.place_to_resume(killed, "true", {}, None)
     with pytest.raises(UserError, match="holds no such checkpoint"):
         resuming.place_to_resume(killed, "checkpoint-16", {"seed": 1}, None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"per_device_train_batch_size": 4}, "per_device_train_batch_size"),
+        ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps"),
+    ],
+)
+def test_the_same_sum_of_other_batches_is_another_run(
+    changed: dict[str, int], named: str, killed: Path
+) -> None:
+    """The Trainer would take the batch of the checkpoint, and count other epochs."""
+    partial = partial_folder(killed)
+    args = TrainingArguments(str(killed), use_cpu=True, per_device_train_batch_size=8)
+    before = resuming.same_batches({"seed": 1}, args)
+    resuming.note_request(partial, before)
+    assert resuming.obstacle(partial, before, None) is None
+    now = resuming.same_batches({"seed": 1}, replace(args, **changed))
+    assert resuming.obstacle(partial, now, None) == f"that run had another {named}"
 
 
 @pytest.mark.parametrize("name", ["minilm-6layers_movement80", "minilm-6layers_obs90"])
