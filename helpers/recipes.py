@@ -1,9 +1,9 @@
 """Recipes: load, override, check against a model, preview.
 
 A recipe says when which modifier acts. SparseML runs it, and trusts it: a pattern that matches
-too little prunes too little, an epoch beyond the end never comes, and nobody says so. Here a recipe is
-read by the older `ScheduledModifierManager`, whose evaluator knows arithmetic only, and is checked
-before the first training step.
+too little prunes too little, an epoch beyond the end never comes, and nobody says so. Here a recipe
+is read by the older `ScheduledModifierManager`, whose evaluator knows arithmetic only, and is
+checked before the first training step.
 """
 
 import difflib
