@@ -5,6 +5,7 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -452,12 +453,25 @@ def test_the_words_about_the_second_run_are_what_is_stored() -> None:
     words = " ".join(PAGES.split())
     score, first = gpu_scores("sparse_transfer_again"), gpu_scores("sparse_transfer")
     stops = ("transfer80", "transfer80_quant")
-    sentence = "CoNLL-2003 keeps {} of the dense score at 80 % zeros and {} with int8. In blocks"
-    assert sentence.format(*shares(score, "conll2003", *stops)) in words
+    kept = [*shares(score, "conll2003", *stops), *shares(score, "mrpc", *stops)]
+    kept += shares(first, "mrpc", *stops)
+    sentence = (
+        "CoNLL-2003 keeps {} of the dense score at 80 % zeros and {} with int8, MRPC {} and {} "
+        "({} and {} above)."
+    )
+    assert sentence.format(*kept) in words
     single, blocks = score["stsb", "transfer80"], score["stsb", "transfer80_block4"]
-    assert f"scores {single:.3f} with single zeros, scores {blocks:.3f}" in words
+    assert f"scores {single:.3f} with single zeros and this seed, scores {blocks:.3f}" in words
     dense = score["stsb", "dense"], first["stsb", "dense"]
     assert "is at {:.3f} here and at {:.3f} above".format(*dense) in words
+    seeds = {
+        stop: [score["stsb", f"{stop}{seed}"] for seed in ("", "-seed43", "-seed44")]
+        for stop in ("dense", *stops)
+    }
+    sentence = "over three seeds it is at {:.3f}, and the sparse one at {:.3f}, {:.3f} with int8"
+    assert sentence.format(*map(mean, seeds.values())) in words
+    spread = max(seeds["dense"]) - min(seeds["dense"])
+    assert f"whose own seeds lie {100 * spread:.1f} points apart" in words
     found = json.loads((results.FOLDER / "sparse_transfer_again.json").read_text())["upstream"]
     alike = [found[f"upstream80{m}"]["metrics"]["cosine_similarity"] for m in ("_block4", "")]
     assert "({:.3f} against {:.3f})".format(*alike) in words
