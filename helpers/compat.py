@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # FakeQuantize and SparseML's int8 folding were seen to work with this opset.
 ONNX_OPSET = 14
 FLAG_HELP = {
+    "bf16": "bf16 autocast outside QAT; not given: where it is faster, which is measured",
     "distill_teacher": "a dense model of the same task: a folder, a hub name, 'self' or 'disable'",
     "recipe": "a recipe's file, or the name of one in recipes/",
     "recipe_args": "variables of the recipe to set, as num_epochs=3,init_lr=1e-4 or as JSON",

@@ -22,7 +22,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from helpers import environment, notebooks, plots
+from helpers import environment, notebooks, plots, results
+from helpers.__main__ import main
 from helpers.errors import CellFailed, UserError
 from helpers.notebooks import in_few_colours
 
@@ -371,3 +372,28 @@ def test_pictures_are_stored_in_few_colours() -> None:
         for p in (before, after)
     )
     assert np.abs(one - other).max() < 32, "no dot looks different"
+
+
+@pytest.mark.parametrize("some", [[], ["--notebooks", "09"]])
+def test_storing_the_whole_tutorial_makes_the_tables_anew(
+    some: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The notebooks are taken as they are: running them all takes forty minutes."""
+    stored = (results.FOLDER / "docs-library_laptop.json").read_text()
+    runs, pages = tmp_path / "runs", tmp_path / "page.md"
+    pages.write_text("<!-- results: docs-library_laptop -->\n<!-- end -->\n")
+    for module, name, value in (
+        (results, "FOLDER", tmp_path),
+        (results, "PAGES", [pages]),
+        (notebooks, "FOLDER", tmp_path / "notebooks"),
+        (notebooks, "run", lambda file: (nbformat.read(file, 4), 1.0)),
+        (notebooks, "ordered", lambda names: FILES[9:10]),
+        (results, "runs_of", lambda task: runs),
+        (results, "collect", lambda task: json.loads(stored)),
+    ):
+        monkeypatch.setattr(module, name, value)
+    (runs / "dense").mkdir(parents=True)
+    (runs / "dense" / "run.json").touch()
+    assert main(["tutorial", "--store", *some]) == 0
+    assert (tmp_path / "notebooks" / FILES[9].name).is_file()
+    assert ("| dense |" in pages.read_text()) == (not some)

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     found = results.collect(results.EMBEDDED)
     if asked.store and not asked.notebooks:
         results.store(found, "make notebooks")
-        results.write_readme()
+        results.write_pages()
     print(result_tables.accuracy_table(found), "\n")
     print(result_tables.speed_table(found))
     print_json(output.json, found)
