@@ -111,7 +111,7 @@ class MaskedLanguageModel(Task):
             UserError: if there is so little text that no token is masked.
         """
         rows = self.encode(tokenizer, split)
-        masking = self.collator(tokenizer)
+        masking = self.collator(tokenizer).masking
         with fixed_masks():
             rows = rows.map(lambda row: masked(row, masking), load_from_cache_file=False)
         if any(label != IGNORED for labels in rows["labels"] for label in labels):

@@ -37,14 +37,10 @@ DECISIVE = (
     "optim",
 )
 # Which of the models on the way is the best, where that is asked.
-CHOOSING = (
-    "metric_for_best_model",
-    "greater_is_better",
-    "evaluation_strategy",
-    "eval_steps",
-    "save_strategy",
-    "save_steps",
-)
+CHOOSING = ("greater_is_better", "save_strategy", "save_steps")
+# When and by what a run is measured, where that has a say in how it goes on.
+LOOKING = ("metric_for_best_model", "evaluation_strategy", "eval_steps")
+LATER = ("eval_delay", "best_model_after_epoch")
 SMOOTHED = ("Task", "TokenClassification", "MaskedLanguageModel")
 # What the kinds of tasks are called in a sentence.
 KINDS = {
@@ -68,8 +64,6 @@ def describe_request(
     dropout: float | None = None,
 ) -> dict[str, Any]:
     """Return what makes two runs the same run; `bf16` None stands for "where it is faster"."""
-    # A rate that comes down on a plateau looks at the same things as the choice of the best.
-    looks = args.load_best_model_at_end or args.lr_scheduler_type == "reduce_lr_on_plateau"
     return {
         "task": task.name,
         "data": task.fingerprint,
@@ -88,8 +82,17 @@ def describe_request(
         # Only where they are asked for, so that runs from before they counted are found again.
         **({"fp16": True} if args.fp16 else {}),
         **({} if dropout is None else {"dropout": dropout}),
-        **({"best": {name: str(getattr(args, name)) for name in CHOOSING}} if looks else {}),
+        **({"best": best} if (best := measures_that_count(args)) else {}),
     }
+
+
+def measures_that_count(args: "TrainingArguments") -> dict[str, str]:
+    """Return when and by what a run is measured, if its outcome depends on that."""
+    names = (*CHOOSING, *LOOKING) if args.load_best_model_at_end else LOOKING
+    if not args.load_best_model_at_end and args.lr_scheduler_type != "reduce_lr_on_plateau":
+        return {}
+    later = [name for name in LATER if getattr(args, name)]
+    return {name: str(getattr(args, name)) for name in (*names, *later)}
 
 
 def check_smoothing(task: Task, teacher: Checkpoint | None, factor: float) -> None:

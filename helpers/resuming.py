@@ -45,15 +45,24 @@ class Clock(TrainerCallback):
         self.began = time.monotonic()
 
 
-class SaveAfterMeasuring(TrainerCallback):
-    """Puts off the checkpoint of an epoch's last step until the epoch has been measured.
+class GoodCheckpoints(TrainerCallback):
+    """Has checkpoints written only where a run that goes on from them goes on as it would have.
 
-    The Trainer writes it before; a run that goes on from there never measures that epoch, and a
-    rate that comes down on a plateau misses a turn.
+    That of an epoch's last step comes after the epoch has been measured. The Trainer writes it
+    before; a run that goes on from there never measures that epoch, and a rate that comes down on a
+    plateau misses a turn. And none is written of a last step in the middle of an epoch, where the
+    Trainer would make one step more before it looks whether it is done.
     """
 
     def __init__(self) -> None:
         self.put_off = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Forget, as SparseML does after each save, a best model from before one may be chosen."""
+        if (state.epoch or 0) <= (args.best_model_after_epoch or 0):
+            state.best_metric = state.best_model_checkpoint = None
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -61,13 +70,20 @@ class SaveAfterMeasuring(TrainerCallback):
         """Called by the Trainer when it has decided what to do after this step."""
         last = state.epoch % 1 == 0 and args.evaluation_strategy == IntervalStrategy.EPOCH
         self.put_off = control.should_save and last
-        control.should_save = control.should_save and not last
+        control.should_save = control.should_save and not last and not ends_within(args, state)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Called by the Trainer right after; what is to be saved is saved after measuring."""
-        control.should_save = control.should_save or self.put_off
+        save = control.should_save or self.put_off
+        control.should_save = save and not ends_within(args, state)
+
+
+def ends_within(args: TrainingArguments, state: TrainerState) -> bool:
+    """Tell whether a run is over in the middle of an epoch, and no best model is looked for."""
+    over = state.global_step >= state.max_steps and state.epoch % 1 > 0
+    return over and not args.load_best_model_at_end
 
 
 class ResumableTrainer(Trainer):
@@ -77,7 +93,7 @@ class ResumableTrainer(Trainer):
         self.clock = Clock()
         super().__init__(**kwargs)
         self.add_callback(self.clock)
-        self.add_callback(SaveAfterMeasuring())
+        self.add_callback(GoodCheckpoints())
 
     def _get_train_sampler(self) -> Sampler:
         """Draw the rows in an order that a kill, or a process beside this one, leaves as it is."""
@@ -120,8 +136,9 @@ def same_batches(request: dict[str, Any], args: TrainingArguments) -> dict[str, 
     """Return a request with what a run that goes on needs besides: the same batches."""
     return {
         **request,
-        # The Trainer takes the first from its checkpoint, whatever is asked for now.
+        # The Trainer takes its batches from the checkpoint, whatever is asked for now.
         "per_device_train_batch_size": args.per_device_train_batch_size,
+        "train_batch_size": args.train_batch_size,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "number of processes": args.world_size,
         "order of rows": ROW_ORDER,

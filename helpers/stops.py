@@ -49,7 +49,7 @@ def writing(
     Raises:
         UserError: if `folder` already holds something, or another living process writes it.
     """
-    refuse_occupied(folder, overwrite)
+    refuse_taken(folder, overwrite)
     partial = partial_folder(folder)
     clear_partial(partial, keep)
     make_folder(partial)
@@ -99,6 +99,12 @@ def is_or_holds(folder: Path, other: Path) -> bool:
     return folder.resolve() in (whole, *whole.parents)
 
 
+def refuse_taken(folder: Path, overwrite: bool = False) -> None:
+    """Refuse a folder that holds something, or that another living process writes."""
+    refuse_occupied(folder, overwrite)
+    refuse_busy(partial_folder(folder))
+
+
 def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
     """Refuse a folder that holds something; an earlier run or export in it may be replaced."""
     if folder.is_file():
@@ -120,12 +126,10 @@ def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
     )
 
 
-def clear_partial(partial: Path, keep: tuple[Path, ...] = ()) -> None:
-    """Remove what a killed run left, but for `keep`; refuse if its writer is still alive."""
+def refuse_busy(partial: Path) -> None:
+    """Refuse a place that another living process writes, or a file in its way."""
     if partial.is_file():
         raise UserError(f"{partial} is a file, and in the way. Remove it.")
-    if not partial.exists():
-        return
     note = partial / "writer.pid"
     text = note.read_text() if note.exists() else ""
     writer = int(text) if text.isdecimal() else 0
@@ -134,8 +138,13 @@ def clear_partial(partial: Path, keep: tuple[Path, ...] = ()) -> None:
             f"Process {writer} is writing {partial.parent / partial.name[1:-8]} right now. "
             "Wait for it, stop it, or choose another output folder."
         )
-    for left in set(partial.iterdir()) - set(keep):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def clear_partial(partial: Path, keep: tuple[Path, ...] = ()) -> None:
+    """Remove what a killed run left, but for `keep`."""
+    left = set(partial.iterdir()) if partial.exists() else set()
+    for place in left - set(keep):
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
 
 
 def alive(process: int, since: float) -> bool:

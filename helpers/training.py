@@ -110,14 +110,15 @@ def fine_tune(
         return found
     check_request(model, recipe, teacher, task, disabled=disabled)
     environment.check_disk(output_dir, DISK_NEEDED)
+    stops.refuse_taken(output_dir, overwrite)
+    asked = args.resume_from_checkpoint or ("false" if overwrite else None)
+    same = resuming.same_batches(request, args)
+    resumed = resuming.place_to_resume(output_dir, asked, same, recipe)
     # Before a folder is touched: what cannot be costs no checkpoint of an earlier attempt.
     set_seed(args.seed)
     student = starts.prepare(model, task, recipe)
     rows = encoded(task, student.tokenizer)
     check_steps(recipe, args.max_steps, updates_an_epoch(args, len(rows.train)))
-    asked = args.resume_from_checkpoint or ("false" if overwrite else None)
-    same = resuming.same_batches(request, args)
-    resumed = resuming.place_to_resume(output_dir, asked, same, recipe)
     keep = resuming.needed(resumed)
     writing = stops.writing(output_dir, overwrite=overwrite, keep=keep)
     with processes.one_writer(writing, Path(args.output_dir)) as folder:

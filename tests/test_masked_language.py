@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,13 @@ def test_validation_is_masked_once_and_always_alike(tokenizer: PreTrainedTokeniz
         restored = [i if label == -100 else label for i, label in zip(ids, labels, strict=True)]
         assert restored == before
     assert task.references(rows) == rows["labels"]
+
+
+def test_equal_validation_rows_hide_different_words(tokenizer: PreTrainedTokenizerBase) -> None:
+    texts = Dataset.from_dict({"text": ["the sea is deep and salt"] * 20})
+    task = replace(sea(mlm_probability=0.3), validation=texts, line_by_line=True)
+    rows = task.encode_validation(tokenizer, texts)
+    assert len({tuple(labels) for labels in rows["labels"]}) > 1
 
 
 def test_masked_rows_are_padded_and_not_masked_again(tokenizer: PreTrainedTokenizerBase) -> None:

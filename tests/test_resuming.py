@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from sparseml.transformers.sparsification.training_args import TrainingArguments
+from transformers import TrainerControl, TrainerState
 
 from helpers import compat_resume, models, recipes, resuming, sparsity, stops, training, weights
 from helpers.__main__ import main
@@ -164,6 +165,39 @@ def measured(checkpoint: Checkpoint) -> list[dict[str, float]]:
     return [{name: row[name] for name in ("epoch", "eval_loss")} for row in rows]
 
 
+@pytest.mark.parametrize(
+    ("epoch", "step", "best", "at_step", "at_end"),
+    [
+        (1.5, 20, False, True, True),
+        (1.5, 24, False, False, False),  # the last step: the Trainer would go on with one more
+        (1.5, 24, True, True, True),  # it may be the best
+        (2.0, 24, False, False, True),
+    ],
+)
+def test_checkpoints_are_written_where_a_run_can_go_on(
+    epoch: float, step: int, best: bool, at_step: bool, at_end: bool, tmp_path: Path
+) -> None:
+    every = {"evaluation_strategy": "epoch", "save_strategy": "epoch", "use_cpu": True}
+    args = TrainingArguments(str(tmp_path), load_best_model_at_end=best, **every)
+    state = TrainerState(epoch=epoch, global_step=step, max_steps=24)
+    control, kept = TrainerControl(should_save=True), resuming.GoodCheckpoints()
+    kept.on_step_end(args, state, control)
+    assert control.should_save == at_step
+    kept.on_epoch_end(args, state, control)
+    assert control.should_save == at_end
+
+
+@pytest.mark.parametrize(("after", "left"), [(None, 0.9), (2, None), (1, 0.9)])
+def test_a_best_model_from_before_one_counts_is_forgotten(
+    after: int | None, left: float | None, tmp_path: Path
+) -> None:
+    args = TrainingArguments(str(tmp_path), use_cpu=True, best_model_after_epoch=after)
+    state = TrainerState(epoch=2.0, best_metric=0.9, best_model_checkpoint="checkpoint-2")
+    resuming.GoodCheckpoints().on_train_begin(args, state, TrainerControl())
+    assert state.best_metric == left
+    assert (state.best_model_checkpoint is None) == (left is None)
+
+
 @pytest.mark.parametrize("grouped", ["true", "false"])
 def test_a_run_of_summed_batches_goes_on_where_it_was(
     grouped: str, flags: list[str], tmp_path: Path
@@ -293,7 +327,7 @@ def test_the_same_sum_of_other_batches_is_another_run(
     resuming.note_request(partial, before)
     assert resuming.obstacle(partial, before, None) is None
     now = resuming.same_batches({"seed": 1}, replace(args, **changed))
-    assert resuming.obstacle(partial, now, None) == f"that run had another {named}"
+    assert f"that run had another {named}" in str(resuming.obstacle(partial, now, None))
 
 
 @pytest.mark.parametrize("name", ["minilm-6layers_movement80", "minilm-6layers_obs90"])

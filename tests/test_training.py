@@ -14,6 +14,7 @@ import helpers
 from helpers import callbacks, engine_child, models, notebooks, sparsity, teaching, trainer
 from helpers.errors import ProofError, UserError
 from helpers.recipe_modifier import PruningTarget
+from helpers.requests import measures_that_count
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.training_proof import check_pruned
@@ -214,6 +215,24 @@ def test_a_teacher_with_another_vocabulary_is_refused(
             **QUICK,
         )
     assert not (tmp_path / "o").exists()
+
+
+def test_when_a_run_is_measured_counts_where_it_has_a_say(tmp_path: Path) -> None:
+    from sparseml.transformers.sparsification.training_args import TrainingArguments
+
+    def counted(**settings: object) -> set[str]:
+        every = {"evaluation_strategy": "epoch", "save_strategy": "epoch", "use_cpu": True}
+        return {*measures_that_count(TrainingArguments(str(tmp_path), **every, **settings))}
+
+    plateau = {"lr_scheduler_type": "reduce_lr_on_plateau"}
+    looked = {"metric_for_best_model", "evaluation_strategy", "eval_steps"}
+    assert counted() == set()
+    assert counted(**plateau) == looked
+    assert counted(**plateau, eval_delay=2) == {*looked, "eval_delay"}
+    best = counted(load_best_model_at_end=True)
+    assert best == {*looked, "greater_is_better", "save_strategy", "save_steps"}
+    late = counted(load_best_model_at_end=True, best_model_after_epoch=1)
+    assert late == {*best, "best_model_after_epoch"}
 
 
 def test_recorded_answers_are_the_teachers_own(

@@ -26,6 +26,7 @@ SHARES = ("adam_beta1", "adam_beta2", "label_smoothing_factor")
 # What would go wrong in the measure, and what a person can do.
 NOT_HERE = {
     "dataloader_drop_last": "it would leave rows out of the measure, too",
+    "dataloader_persistent_workers": "a worker that stays would not hear of the next epoch",
     "prediction_loss_only": "metrics are what a run is about",
     "bf16_full_eval": "a model is measured as it is saved, in fp32",
     "fp16_full_eval": "a model is measured as it is saved, in fp32",
@@ -44,6 +45,11 @@ def check_flags(args: "TrainingArguments") -> None:
     for name, reason in NOT_HERE.items():
         if getattr(args, name):
             raise UserError(f"--{name} is not done here: {reason}. Leave it away.")
+    if args.accelerator_config.split_batches:
+        raise UserError(
+            "--split_batches is not done here: recipes count whole batches of each process. "
+            "Leave it away, and divide --per_device_train_batch_size by the processes."
+        )
     if args.push_to_hub:
         raise UserError("--push_to_hub is not done here. Upload --output_dir with huggingface-cli.")
     if unknown := sorted({*args.report_to} - {*get_available_reporting_integrations()}):
