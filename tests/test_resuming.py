@@ -137,15 +137,6 @@ def test_scales_for_each_output_come_back(flags: list[str], tmp_path: Path) -> N
     assert same_weights(whole, resumed)
 
 
-def test_a_run_without_a_recipe_goes_on_too(flags: list[str], tmp_path: Path) -> None:
-    plain = [*flags, "--num_train_epochs", "2"]
-    assert main([*plain, "--output_dir", str(tmp_path / "whole")]) == 0
-    kill_after(STEPS_PER_EPOCH // 2, plain, tmp_path / "run")
-    named = ["--resume_from_checkpoint", f"run/checkpoint-{last_step(tmp_path / 'run')}"]
-    assert main([*plain, *named, "--output_dir", str(tmp_path / "run")]) == 0
-    assert same_weights(*(Checkpoint.load(tmp_path / name) for name in ("whole", "run")))
-
-
 def test_a_run_killed_between_two_epochs_goes_on_too(flags: list[str], tmp_path: Path) -> None:
     """The Trainer would write the checkpoint before the epoch is measured, and never measure it."""
     plain = [*flags, "--num_train_epochs", "3", "--save_steps", str(STEPS_PER_EPOCH)]
@@ -198,16 +189,13 @@ def test_a_best_model_from_before_one_counts_is_forgotten(
     assert (state.best_model_checkpoint is None) == (left is None)
 
 
-@pytest.mark.parametrize("grouped", ["true", "false"])
-def test_a_run_of_summed_batches_goes_on_where_it_was(
-    grouped: str, flags: list[str], tmp_path: Path
-) -> None:
+def test_a_run_of_summed_batches_goes_on_where_it_was(flags: list[str], tmp_path: Path) -> None:
     """Of 32 batches 30 make 6 updates; the Trainer would look for its place among 32."""
-    summed = ["--gradient_accumulation_steps", "5", "--group_by_length", grouped]
-    plain = [*flags, *summed, "--num_train_epochs", "3"]
+    plain = [*flags, "--gradient_accumulation_steps", "5", "--num_train_epochs", "3"]
     assert main([*plain, "--output_dir", str(tmp_path / "whole")]) == 0
     kill_after(8, plain, tmp_path / "run")
-    assert main([*plain, "--output_dir", str(tmp_path / "run")]) == 0
+    named = ["--resume_from_checkpoint", f"run/checkpoint-{last_step(tmp_path / 'run')}"]
+    assert main([*plain, *named, "--output_dir", str(tmp_path / "run")]) == 0
     whole, resumed = (Checkpoint.load(tmp_path / name) for name in ("whole", "run"))
     assert 8 <= resumed.run["resumed_at_step"] < 18
     assert whole.run["steps"] == resumed.run["steps"] == 18
