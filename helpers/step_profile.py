@@ -21,7 +21,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 
 from helpers import models, path, starts, tiers
-from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, encoded, make_trainer
+from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
+from helpers.training_rows import encoded
 
 if TYPE_CHECKING:
     from helpers.stops import Checkpoint

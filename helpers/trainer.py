@@ -1,18 +1,15 @@
 """The Trainer: SparseML's on top of Hugging Face's, made quick on a CPU.
 
-bf16 autocast where it is faster and never in QAT, fused AdamW, batches of like length, and a
-teacher whose answers are written down once instead of being asked for in every epoch.
+bf16 autocast where it is faster and never in QAT, fused AdamW, and batches of like length.
 """
 
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from sparseml.transformers.sparsification.training_args import TrainingArguments
 from torch import nn
@@ -22,7 +19,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.utils.notebook import NotebookProgressCallback
 
-from helpers import compat, compat_resume, environment, models
+from helpers import compat, compat_resume, environment
 from helpers.callbacks import EpochLines, MasksOfEpoch, SharedLearningRate, SharedRanges
 from helpers.compat_distillation import ask_once, mend_hidden_states
 from helpers.compat_pruners import (
@@ -35,10 +32,10 @@ from helpers.compat_pruners import (
 )
 from helpers.dropout import quicken_dropout
 from helpers.errors import UserError
-from helpers.recipe_checks import check_states
 from helpers.resuming import ResumableTrainer
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
+from helpers.training_rows import Rows, teach
 
 compat.quiet_sparseml()
 compat.round_rows_looked_up()
@@ -50,9 +47,6 @@ add_outer_products_by_elements()
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-
-    from datasets import Dataset
-    from transformers import DataCollator, PreTrainedTokenizerBase
 
     from helpers.recipes import Recipe
 
@@ -175,52 +169,6 @@ class RecipeTrainer(ResumableTrainer):
         """Say nothing: the zeros are counted by our own check, not by a log line."""
 
 
-class RecordedTeacher(nn.Module):
-    """A teacher whose answers were written down before: they are the same in every epoch.
-
-    SparseML asks a teacher for its answer at every step; this one reads it from the batch's
-    column `teacher_logits` [rows, classes], which costs nothing.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        # SparseML looks at a parameter to learn which device a teacher is on.
-        self.device_marker = nn.Parameter(torch.zeros(1), requires_grad=False)
-
-    def forward(self, teacher_logits: torch.Tensor) -> SequenceClassifierOutput:
-        """Return the recorded answers in the form a live classifier gives them."""
-        return SequenceClassifierOutput(logits=teacher_logits)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A task's rows as a tokenizer reads them.
-
-    Attributes:
-        tokenizer: reads them.
-        train: what is learnt from.
-        measured: what is measured, sorted, so that a batch of short texts is not padded to the
-            longest of all.
-        references: the right answers to what is measured.
-    """
-
-    tokenizer: "PreTrainedTokenizerBase"
-    train: "Dataset"
-    measured: "Dataset"
-    references: Any
-
-
-def encoded(task: Task, tokenizer: "PreTrainedTokenizerBase") -> Rows:
-    """Turn a task's rows into token ids.
-
-    Raises:
-        UserError: rows that the task has no use for, such as too little text.
-    """
-    train = task.encode(tokenizer, task.train)
-    measured = task.encode_validation(tokenizer, task.validation).sort("length")
-    return Rows(tokenizer, train, measured, task.references(measured))
-
-
 def make_trainer(
     folder: Path,
     task: Task,
@@ -234,7 +182,7 @@ def make_trainer(
     """Wire task, network, recipe and teacher into the Trainer."""
     compat.switch_off_autocast(args)
     collator = task.collator(rows.tokenizer)
-    live_teacher, train = teach(teacher, rows.train, task, recipe, rows.tokenizer, args)
+    live_teacher, train = teach(teacher, rows.train, task, recipe, collator, args)
     quicken_dropout(network)
     trainer = RecipeTrainer(
         autocast=bf16,
@@ -259,24 +207,6 @@ def make_trainer(
     return trainer
 
 
-def teach(
-    teacher: Checkpoint | None,
-    train: "Dataset",
-    task: Task,
-    recipe: "Recipe | None",
-    tokenizer: "PreTrainedTokenizerBase",
-    args: TrainingArguments,
-) -> "tuple[nn.Module | None, Dataset]":
-    """Return what is asked at every step, and the rows, with the teacher's answers if they do."""
-    if teacher is None:
-        return None, train
-    if task.records_teacher and not (recipe and recipe.compares_states):
-        return RecordedTeacher(), record_answers(teacher, train, task.collator(tokenizer), args)
-    live_teacher = models.load_model(teacher)
-    check_states(recipe, live_teacher)
-    return live_teacher, train
-
-
 def show_epochs(trainer: RecipeTrainer) -> None:
     """Show one bar and one line an epoch, where every logged loss is printed as a dictionary."""
     trainer.remove_callback(PrinterCallback)
@@ -284,29 +214,3 @@ def show_epochs(trainer: RecipeTrainer) -> None:
     trainer.remove_callback(NotebookProgressCallback)
     if not trainer.args.disable_tqdm:
         trainer.add_callback(EpochLines())
-
-
-def record_answers(
-    teacher: Checkpoint,
-    train: "Dataset",
-    collator: "DataCollator",
-    args: TrainingArguments,
-) -> "Dataset":
-    """Add the teacher's logits as column `teacher_logits`; one forward pass over the data."""
-    print(f"Writing down what {teacher.name} answers to {len(train)} rows ...")
-    reader = PlainTrainer(
-        models.load_model(teacher),
-        # The Trainer refuses a plateau, or a best model, of a run that measures nothing.
-        replace(
-            args,
-            evaluation_strategy="no",
-            save_strategy="no",
-            load_best_model_at_end=False,
-            lr_scheduler_type="constant",
-        ),
-        data_collator=collator,
-    )
-    by_length = np.argsort(train["length"], kind="stable")
-    logits = np.empty((len(train), len(teacher.run["labels"])), dtype=np.float32)
-    logits[by_length] = reader.predict(train.select(by_length)).predictions
-    return train.add_column("teacher_logits", list(logits))

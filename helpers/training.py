@@ -40,8 +40,9 @@ from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.teaching import check_teaching, check_vocabulary, check_width, taught
 from helpers.token_batches import check_room
-from helpers.trainer import DEFAULTS, RecipeTrainer, Rows, default_bf16, encoded, make_trainer
+from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
 from helpers.training_proof import check_kept, check_pruned, check_quantized, check_reload
+from helpers.training_rows import Rows, encoded
 from helpers.upstream import Upstream, dense_model
 
 if TYPE_CHECKING:

@@ -11,7 +11,16 @@ import pytest
 import torch
 
 import helpers
-from helpers import callbacks, engine_child, models, notebooks, sparsity, teaching, trainer
+from helpers import (
+    callbacks,
+    engine_child,
+    models,
+    notebooks,
+    sparsity,
+    teaching,
+    trainer,
+    training_rows,
+)
 from helpers.errors import ProofError, UserError
 from helpers.recipe_modifier import PruningTarget
 from helpers.requests import measures_that_count
@@ -253,7 +262,7 @@ def test_recorded_answers_are_the_teachers_own(
         load_best_model_at_end=True,
         lr_scheduler_type="reduce_lr_on_plateau",
     )
-    recorded = trainer.record_answers(dense, rows, tiny_task.collator(tokenizer), args)
+    recorded = training_rows.record_answers(dense, rows, tiny_task.collator(tokenizer), args)
     model = models.load_model(dense)
     for i in (0, 31, 63):
         ids = torch.tensor([rows[i]["input_ids"]])
