@@ -75,10 +75,12 @@ class MixedBatches:
         from torch.utils.data import BatchSampler, RandomSampler
         from transformers.trainer_pt_utils import LengthGroupedSampler
 
-        rows, column = trainer.train_dataset, trainer.args.length_column_name
+        from helpers.row_order import lengths_of
+
+        rows = trainer.train_dataset
         if trainer.args.group_by_length:
-            lengths = rows[column] if column in rows.column_names else None
-            drawn = LengthGroupedSampler(size, rows, lengths, generator=generator)
+            lengths = lengths_of(rows, trainer.args)
+            drawn = LengthGroupedSampler(size, lengths=lengths, generator=generator)
         else:
             drawn = RandomSampler(rows, generator=generator)
         return cls(BatchSampler(drawn, size, drop_last=False), generator)

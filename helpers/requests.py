@@ -88,11 +88,12 @@ def describe_request(
 
 def measures_that_count(args: "TrainingArguments") -> dict[str, str]:
     """Return when and by what a run is measured, if its outcome depends on that."""
-    names = (*CHOOSING, *LOOKING) if args.load_best_model_at_end else LOOKING
-    if not args.load_best_model_at_end and args.lr_scheduler_type != "reduce_lr_on_plateau":
+    best = args.load_best_model_at_end
+    if not best and args.lr_scheduler_type != "reduce_lr_on_plateau":
         return {}
     later = [name for name in LATER if getattr(args, name)]
-    return {name: str(getattr(args, name)) for name in (*names, *later)}
+    names = (*(CHOOSING if best else ()), *LOOKING, *later)
+    return {name: str(getattr(args, name)) for name in names}
 
 
 def check_smoothing(task: Task, teacher: Checkpoint | None, factor: float) -> None:

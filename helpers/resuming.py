@@ -136,9 +136,8 @@ def same_batches(request: dict[str, Any], args: TrainingArguments) -> dict[str, 
     """Return a request with what a run that goes on needs besides: the same batches."""
     return {
         **request,
-        # The Trainer takes its batches from the checkpoint, whatever is asked for now.
-        "per_device_train_batch_size": args.per_device_train_batch_size,
-        "train_batch_size": args.train_batch_size,
+        # Of all GPUs of a process: the Trainer takes it from the checkpoint, whatever is asked now.
+        "per_device_train_batch_size": args.train_batch_size,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "number of processes": args.world_size,
         "order of rows": ROW_ORDER,
