@@ -1,6 +1,7 @@
 """What was asked for: is it done already, and can it work at all?"""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,22 +55,38 @@ KINDS = {
 }
 
 
-def describe_request(
-    task: Task,
-    model: str | Path | Checkpoint,
-    recipe: "Recipe | None",
-    teacher: Checkpoint | None,
-    args: "TrainingArguments",
-    bf16: bool | None,
-    dropout: float | None = None,
-) -> dict[str, Any]:
-    """Return what makes two runs the same run; `bf16` None stands for "where it is faster"."""
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked to do.
+
+    Attributes:
+        task: what is learnt, and how it is scored.
+        args: the Trainer's.
+        model: 'minilm', a folder, a hub name, or a checkpoint to go on from.
+        recipe: what is done to the model while it trains; None for a plain fine-tune.
+        teacher: whose answers are imitated.
+        bf16: autocast outside QAT; None for "where it is faster".
+        dropout: share of activations left out while training; the model's own if None.
+    """
+
+    task: Task
+    args: "TrainingArguments"
+    model: str | Path | Checkpoint = "minilm"
+    recipe: "Recipe | None" = None
+    teacher: Checkpoint | None = None
+    bf16: bool | None = None
+    dropout: float | None = None
+
+
+def describe_request(asked: Request) -> dict[str, Any]:
+    """Return what makes two runs the same run."""
+    args = asked.args
     return {
-        "task": task.name,
-        "data": task.fingerprint,
-        "start": identity(model),
-        "recipe": recipe.sha256 if recipe else None,
-        "teacher": identity(teacher) if teacher else None,
+        "task": asked.task.name,
+        "data": asked.task.fingerprint,
+        "start": identity(asked.model),
+        "recipe": asked.recipe.sha256 if asked.recipe else None,
+        "teacher": identity(asked.teacher) if asked.teacher else None,
         "epochs": args.num_train_epochs,
         "batch_size": args.per_device_train_batch_size
         * args.gradient_accumulation_steps
@@ -77,11 +94,11 @@ def describe_request(
         "learning_rate": args.learning_rate,
         "max_steps": args.max_steps,
         "seed": args.seed,
-        "bf16": bf16,
+        "bf16": asked.bf16,
         **{name: getattr(args, name) for name in DECISIVE},
         # Only where they are asked for, so that runs from before they counted are found again.
         **({"fp16": True} if args.fp16 else {}),
-        **({} if dropout is None else {"dropout": dropout}),
+        **({} if asked.dropout is None else {"dropout": asked.dropout}),
         **({"best": best} if (best := measures_that_count(args)) else {}),
     }
 
@@ -170,20 +187,18 @@ def reuse(output_dir: Path, request: dict[str, Any]) -> Checkpoint | None:
     return found
 
 
-def check_request(
-    model: str | Path | Checkpoint,
-    recipe: "Recipe | None",
-    teacher: Checkpoint | None,
-    task: Task,
-    *,
-    disabled: bool = False,
-) -> None:
+def check_request(asked: Request, *, disabled: bool = False) -> None:
     """Refuse combinations that train without an error and come out wrong.
+
+    Args:
+        asked: the run.
+        disabled: whether the distillation that its recipe declares is to be left out.
 
     Raises:
         UserError: QAT on top of QAT; a teacher without a recipe, of another task, or to whom the
             student's token ids mean other words.
     """
+    task, model, recipe, teacher = asked.task, asked.model, asked.recipe, asked.teacher
     if isinstance(model, Checkpoint) and model.run["quantized_modules"]:
         raise UserError(
             f"{model.name} is already quantized; training goes on from a checkpoint before QAT. "

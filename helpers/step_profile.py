@@ -21,6 +21,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 
 from helpers import models, path, starts, tiers
+from helpers.requests import Request
 from helpers.trainer import DEFAULTS, RecipeTrainer, default_bf16, make_trainer
 from helpers.training_rows import encoded
 
@@ -205,7 +206,8 @@ def trainer_of(task: "Task", stage: Stage, dense: "Checkpoint", folder: Path) ->
     set_seed(args.seed)
     rows = encoded(task, models.load_tokenizer(models.tokenizer_source(start)))
     network = starts.build(start, task)
-    return make_trainer(folder, task, network, rows, recipe, teacher, args, default_bf16())
+    asked = Request(task, args, start, recipe, teacher)
+    return make_trainer(folder, asked, network, rows, default_bf16())
 
 
 def watch(trainer: RecipeTrainer, clock: Clock) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from sparseml.transformers.sparsification.training_args import TrainingArguments
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback
 from transformers import Trainer as PlainTrainer
@@ -32,9 +31,8 @@ from helpers.compat_pruners import (
 )
 from helpers.dropout import quicken_dropout
 from helpers.errors import UserError
+from helpers.requests import Request
 from helpers.resuming import ResumableTrainer
-from helpers.stops import Checkpoint
-from helpers.tasks import Task
 from helpers.training_rows import Rows, teach
 
 compat.quiet_sparseml()
@@ -48,7 +46,6 @@ add_outer_products_by_elements()
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from helpers.recipes import Recipe
 
 # Fused AdamW and batches of like length make a step several times faster on a CPU, together with
 # bf16 autocast: `python -m helpers speed` measures it.
@@ -170,19 +167,13 @@ class RecipeTrainer(ResumableTrainer):
 
 
 def make_trainer(
-    folder: Path,
-    task: Task,
-    network: torch.nn.Module,
-    rows: Rows,
-    recipe: "Recipe | None",
-    teacher: Checkpoint | None,
-    args: TrainingArguments,
-    bf16: bool,
+    folder: Path, asked: Request, network: torch.nn.Module, rows: Rows, bf16: bool = False
 ) -> RecipeTrainer:
     """Wire task, network, recipe and teacher into the Trainer."""
+    task, recipe, args = asked.task, asked.recipe, asked.args
     compat.switch_off_autocast(args)
     collator = task.collator(rows.tokenizer)
-    live_teacher, train = teach(teacher, rows.train, task, recipe, collator, args)
+    live_teacher, train = teach(asked.teacher, rows.train, task, recipe, collator, args)
     quicken_dropout(network)
     trainer = RecipeTrainer(
         autocast=bf16,

@@ -28,6 +28,7 @@ from helpers import (
 )
 from helpers.dropout import check_dropout, set_dropout
 from helpers.requests import (
+    Request,
     check_answers,
     check_request,
     check_smoothing,
@@ -97,8 +98,7 @@ def fine_tune(
     environment.check_python()
     environment.check_packages()
     output_dir = Path(output_dir).resolve()
-    disabled = distill_teacher == "disable"
-    teacher = None if disabled else distill_teacher
+    teacher = None if distill_teacher == "disable" else distill_teacher
     check_teaching(task, teacher, distill_hardness, recipe)
     check_dropout(dropout)
     recipe = taught(recipe, teacher, distill_hardness, distill_temperature, task)
@@ -106,28 +106,32 @@ def fine_tune(
     check_smoothing(task, teacher, args.label_smoothing_factor)
     settle(args, output_dir, recipe)
     bf16 = (args.bf16 or None) if bf16 is None else bf16
-    request = describe_request(task, model, recipe, teacher, args, bf16, dropout)
-    if not overwrite and (found := reuse(output_dir, request)):
+    asked = Request(task, args, model, recipe, teacher, bf16, dropout)
+    if not overwrite and (found := reuse(output_dir, describe_request(asked))):
         return found
-    check_request(model, recipe, teacher, task, disabled=disabled)
+    check_request(asked, disabled=distill_teacher == "disable")
     environment.check_disk(output_dir, DISK_NEEDED)
     stops.refuse_taken(output_dir, overwrite)
-    asked = args.resume_from_checkpoint or ("false" if overwrite else None)
+    return run_anew(asked, output_dir, overwrite)
+
+
+def run_anew(asked: Request, output_dir: Path, overwrite: bool) -> Checkpoint:
+    """Train what is asked for, or go on with it where it was killed, and return the checkpoint."""
+    task, recipe, args = asked.task, asked.recipe, asked.args
+    request = describe_request(asked)
     same = resuming.same_batches(request, args)
-    resumed = resuming.place_to_resume(output_dir, asked, same, recipe)
+    place = args.resume_from_checkpoint or ("false" if overwrite else None)
+    resumed = resuming.place_to_resume(output_dir, place, same, recipe)
     # Before a folder is touched: what cannot be costs no checkpoint of an earlier attempt.
     set_seed(args.seed)
-    student = starts.prepare(model, task, recipe)
+    student = starts.prepare(asked.model, task, recipe)
     rows = encoded(task, student.tokenizer)
     check_steps(recipe, args.max_steps, updates_an_epoch(args, len(rows.train)))
     keep = resuming.needed(resumed)
     writing = stops.writing(output_dir, overwrite=overwrite, keep=keep)
     with processes.one_writer(writing, Path(args.output_dir)) as folder:
         resuming.note_request(folder, same)
-        autocast = processes.agreed(default_bf16() if bf16 is None else bf16)
-        run = train_into(
-            folder, task, student, rows, recipe, teacher, args, autocast, resumed, dropout
-        )
+        run = train_into(folder, asked, student, rows, resumed)
         if processes.is_main():
             (folder / resuming.REQUEST).unlink()
             stops.write_note(folder, "run.json", {**run, "request": request})
@@ -146,22 +150,14 @@ def settle(args: TrainingArguments, output_dir: Path, recipe: "Recipe | None") -
 
 
 def train_into(
-    folder: Path,
-    task: Task,
-    student: starts.Student,
-    rows: Rows,
-    recipe: "Recipe | None",
-    teacher: Checkpoint | None,
-    args: TrainingArguments,
-    bf16: bool,
-    resumed: Path | None = None,
-    dropout: float | None = None,
+    folder: Path, asked: Request, student: starts.Student, rows: Rows, resumed: Path | None
 ) -> dict[str, Any]:
     """Train, check, and save into `folder`; return the content of `run.json`."""
-    network = student.network
-    if dropout is not None:
-        set_dropout(network, dropout)
-    trainer = make_trainer(folder, task, network, rows, recipe, teacher, args, bf16)
+    task, recipe, network = asked.task, asked.recipe, student.network
+    bf16 = processes.agreed(default_bf16() if asked.bf16 is None else asked.bf16)
+    if asked.dropout is not None:
+        set_dropout(network, asked.dropout)
+    trainer = make_trainer(folder, asked, network, rows, bf16)
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else False)
     minutes = trainer.clock.seconds / 60
     metrics = measure(trainer, task, rows, folder)
@@ -237,7 +233,7 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
     with stops.no_empty_folder(folder):
         network = models.load_model(checkpoint)
         rows = encoded(task.only_measured(), models.load_tokenizer(checkpoint.folder))
-        trainer = make_trainer(folder, task, network, rows, None, None, args, False)
+        trainer = make_trainer(folder, Request(task, args), network, rows)
         metrics = measure(trainer, task, rows, folder)
         if processes.is_main():
             (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n")
