@@ -138,7 +138,7 @@ class QuestionAnswering(Task):
                 row["example_id"],
                 np.array(row["offset_mapping"], dtype=np.int64),
                 row["passage"],
-                tuple(row["answers"]),
+                tuple(row["answers"]["text"]),
             )
             for row in features.select_columns(list(SCORING_COLUMNS))
         ]

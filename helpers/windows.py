@@ -101,7 +101,8 @@ def encode_rows(
         "example_id": [rows["id"][i] for i in origins],
         "offset_mapping": [table.tolist() for table in offsets],
         "passage": [passage(*row) for row in zip(offsets, contexts, strict=True)],
-        "answers": [gold["text"] for gold in golds],
+        # Whole, as they are typed already: of texts alone, a batch of unanswerables has no type.
+        "answers": golds,
     }
 
 

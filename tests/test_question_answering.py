@@ -130,6 +130,16 @@ def test_labels_are_the_answer_where_it_is_whole_and_cls_elsewhere(
     assert 1 <= held <= 2
 
 
+def test_many_questions_without_an_answer_may_come_first(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Encoded a hundred at a time, of which none says what an answer looks like."""
+    silent = [{**SILENT[0], "id": str(n)} for n in range(100)]
+    task = task_of([*silent, ANSWERED[0]], version_2_with_negative=True)
+    features = task.encode_validation(tokenizer, task.validation)
+    assert [window.answers for window in task.references(features)][-2:] == [(), ("The tide",)]
+
+
 @pytest.mark.parametrize("negative", [False, True])
 @pytest.mark.parametrize("order", ["as they are", "by length", "shuffled"])
 def test_gold_logits_give_full_marks(
