@@ -217,10 +217,12 @@ def onnx_model(stop: str, task: Task) -> OnnxModel:
 
 def portable(stop: str, task: Task) -> OnnxModel:
     """Open or make the export of an int8 stop in both forms, for every engine the one it likes."""
-    from helpers.export import export_onnx
+    from helpers.export import export_onnx, files_of, reuse
 
-    place = folder(task, f"{stop}-both")
-    return export_onnx(checkpoint(stop, task), task, place, form="both", overwrite=True)
+    place, source = folder(task, f"{stop}-both"), checkpoint(stop, task)
+    if found := reuse(place, source, files_of("both", quantized=True)):
+        return found
+    return export_onnx(source, task, place, form="both", overwrite=True)
 
 
 def dense_int8(task: Task) -> Path:
@@ -267,7 +269,7 @@ def with_quality(table: pd.DataFrame, task: Task) -> pd.DataFrame:
     from helpers.exercises import zipped_size
 
     names = table.model.unique()
-    accuracy = {name: checkpoint(name, task).metrics["accuracy"] for name in names}
+    accuracy = {name: checkpoint(name, task).metrics[task.main_metric] for name in names}
     zipped = {name: zipped_size(onnx_model(name, task).file) / 1e6 for name in names}
     done = table[table.error.isna()]
     return done.assign(accuracy=done.model.map(accuracy), zipped_mb=done.model.map(zipped))
@@ -284,7 +286,7 @@ def overview(task_name: str) -> pd.DataFrame:
             {
                 "stop": name,
                 "notebook": step.notebook,
-                "accuracy": run["metrics"]["accuracy"] if run else None,
+                "accuracy": run["metrics"].get("accuracy") if run else None,
                 "training minutes": run["minutes"] if run else None,
                 "exported": (place.with_name(f"{name}-onnx") / "proof.json").is_file(),
             }
