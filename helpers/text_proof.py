@@ -45,9 +45,10 @@ def agreement(
 def changes(expected: np.ndarray, found: np.ndarray, task: Task, limit: float) -> tuple[int, int]:
     """Return how many answers changed, and how many could if no logit moves more than `limit`.
 
-    A score (regression) is no label, so none can change.
+    A score is no label, so none can change.
     """
-    if isinstance(task, Regression):
+    scored = isinstance(task, Regression) or expected.shape[-1] == 1
+    if scored and not isinstance(task, MultiLabel):
         return 0, 0
     differ = (task.decided(found) != task.decided(expected)).reshape(len(found), -1).any(axis=1)
     if isinstance(task, MultiLabel):
