@@ -27,6 +27,8 @@ NUMBER = re.compile(
 
 # As pandas writes a list into a csv.
 LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
+# As NumPy writes one, without commas, which Python would read as one long word.
+NO_COMMA = re.compile(r"""['"]\s+['"]""")
 
 Numbered = tuple[list[str], list, list]
 
@@ -34,12 +36,18 @@ Numbered = tuple[list[str], list, list]
 def problem_type(train: "Dataset", label: str) -> str:
     """Return what a label column looks like: lists, fractions, or one class a row."""
     values = train[label]
-    if any(isinstance(value, list | tuple) for value in values):
+    if any(isinstance(value, list | tuple) for value in values) or all_written_lists(values):
         return MULTI_LABEL
     numbers = as_numbers(_known(values))
     if any(isinstance(number, float) and not number.is_integer() for number in numbers):
         return REGRESSION
     return SINGLE_LABEL
+
+
+def all_written_lists(values: list) -> bool:
+    """Say whether all cells of a csv that are not empty hold a list, written out."""
+    cells = [value for value in _known(values) if str(value).strip()]
+    return bool(cells) and all(isinstance(cell, str) and LIST.fullmatch(cell) for cell in cells)
 
 
 def read_labels(
@@ -144,11 +152,11 @@ def class_names(train: "Dataset", label: str) -> list[str]:
     values = train[label]
     size = dict(zip(map(class_name, values), as_numbers(values), strict=True))
     fractions = any(isinstance(number, float) for number in size.values())
-    if 2 <= len(size) <= MOST_CLASSES and not fractions:
+    if len(size) <= MOST_CLASSES and not fractions:
         return sorted(size, key=lambda name: (size[name], name))
     kind = "fractions" if fractions else "values"
     raise UserError(
-        f"Column {label!r} holds {len(size)} different {kind}; a classification needs 2 to "
+        f"Column {label!r} holds {len(size)} different {kind}; a classification takes up to "
         f"{MOST_CLASSES} words or whole numbers (1, not 1.0). Name another column with "
         "--label_column, or pass --problem_type regression for scores."
     )
@@ -171,8 +179,6 @@ def several_classes(
     for rows, where in zip(split_up, ("train", "validation"), strict=True):
         refuse_multi_hot(rows, label, where)
     values = sorted({value for row in split_up[0] for value in row}, key=_order)
-    if len(values) < 2:
-        raise UserError(f"Column {label!r} holds {len(values)} labels. Expected 2 or more.")
     feature = getattr(train.features[label], "feature", None)
     shown = names or getattr(feature, "names", None)
     if shown:
@@ -208,6 +214,8 @@ def listed(text: str) -> list:
         UserError: it is none.
     """
     try:
+        if NO_COMMA.search(text):
+            raise ValueError("no comma")
         found = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError):
         raise UserError(

@@ -42,6 +42,7 @@ CHOOSING = ("greater_is_better", "save_strategy", "save_steps")
 # When and by what a run is measured, where that has a say in how it goes on.
 LOOKING = ("metric_for_best_model", "evaluation_strategy", "eval_steps")
 LATER = ("eval_delay", "best_model_after_epoch")
+CHOICES = ("Task", "MultiLabel", "TokenClassification")
 SMOOTHED = ("Task", "TokenClassification", "MaskedLanguageModel")
 # What the kinds of tasks are called in a sentence.
 KINDS = {
@@ -195,10 +196,15 @@ def check_request(asked: Request, *, disabled: bool = False) -> None:
         disabled: whether the distillation that its recipe declares is to be left out.
 
     Raises:
-        UserError: QAT on top of QAT; a teacher without a recipe, of another task, or to whom the
-            student's token ids mean other words.
+        UserError: one label for all rows; QAT on top of QAT; a teacher without a recipe, of
+            another task, or to whom the student's token ids mean other words.
     """
     task, model, recipe, teacher = asked.task, asked.model, asked.recipe, asked.teacher
+    if type(task).__name__ in CHOICES and len(task.labels) < 2:
+        raise UserError(
+            f"All rows of {task.name} have the same label ({', '.join(task.labels) or 'none'}): "
+            "nothing to learn. Expected 2 labels or more."
+        )
     if isinstance(model, Checkpoint) and model.run["quantized_modules"]:
         raise UserError(
             f"{model.name} is already quantized; training goes on from a checkpoint before QAT. "

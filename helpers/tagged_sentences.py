@@ -151,8 +151,6 @@ def label_names(train: "Dataset", validation: "Dataset") -> list[str]:
             f"{', '.join(strange[:5])}: not BIO tags, by which entities are scored. Expected O, "
             "and B-, I-, E- or S- with a type, such as B-PER."
         )
-    if len(found) < 2:
-        raise UserError(f"Every word of the train data has the tag {found}: nothing to learn.")
     unseen = sorted(wanted - found)
     strangers = [tag for tag in unseen if tag[2:] not in {known[2:] for known in found}]
     if strangers:

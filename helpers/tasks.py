@@ -17,6 +17,7 @@ import pandas as pd
 from helpers import tiers
 from helpers.environment import runs_folder
 from helpers.errors import UserError
+from helpers.labels import SINGLE_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,9 +93,11 @@ class Task:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the model's config must say: number and names of the labels."""
+        """What the model's config must say: number and names of the labels, and the loss."""
         names = dict(enumerate(self.labels))
         return {
+            # A model of another kind of labels brings its own, and with it another loss.
+            "problem_type": SINGLE_LABEL,
             "num_labels": len(self.labels),
             "id2label": names,
             "label2id": {label: number for number, label in names.items()},
@@ -152,9 +155,13 @@ class Task:
         def tokenize(rows: dict[str, list]) -> dict[str, list]:
             tokens = self.tokens(tokenizer, rows)
             lengths = [len(ids) for ids in tokens["input_ids"]]
-            return {**tokens, "length": lengths, "labels": rows["label"]}
+            return {**tokens, "length": lengths, "labels": self.targets(rows["label"])}
 
         return split.map(tokenize, batched=True, remove_columns=split.column_names)
+
+    def targets(self, labels: list) -> list:
+        """Return the labels of rows as the loss takes them."""
+        return labels
 
     def tokens(
         self, tokenizer: "PreTrainedTokenizerBase", rows: Mapping[str, list]

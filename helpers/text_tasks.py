@@ -13,9 +13,7 @@ from helpers.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from helpers.tasks import Task, check_finite
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -119,18 +117,12 @@ class MultiLabel(Task):
         """Return the names of a row's labels."""
         return ", ".join(self.labels[number] for number in label)
 
-    def encode(self, tokenizer: "PreTrainedTokenizerBase", split: "Dataset") -> "Dataset":
-        """Turn rows into token ids (unpadded), `length`, and `labels` of 0.0 and 1.0 [classes].
-
-        Raises:
-            UserError: if `max_seq_length` is more than the model takes.
-        """
-        rows = super().encode(tokenizer, split)
-        hot = np.zeros((len(split), len(self.labels)))
-        for row, numbers in enumerate(split["label"]):
+    def targets(self, labels: list[list[int]]) -> list[list[float]]:
+        """Return 0.0 and 1.0 for each row and class, [rows][classes]: the loss needs floats."""
+        hot = np.zeros((len(labels), len(self.labels)))
+        for row, numbers in enumerate(labels):
             hot[row, numbers] = 1.0
-        # Floats, which the loss needs; written into the old column they would become ints again.
-        return rows.remove_columns("labels").add_column("labels", hot.tolist())
+        return hot.tolist()
 
     def metrics(self, outputs: np.ndarray, references: np.ndarray) -> dict[str, float]:
         """Score `outputs` [rows, classes] against `references` [rows, classes] of 0 and 1.

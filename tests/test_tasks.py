@@ -9,7 +9,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from helpers import labels, load_task, tasks, tiers
+from helpers import fine_tune, labels, load_task, tasks, tiers
 from helpers.catalogue import KNOWN
 from helpers.errors import UserError
 from helpers.models import load_tokenizer
@@ -154,10 +154,9 @@ def test_known_sets_load_from_the_local_folder(name: str) -> None:
         assert (len(task.labels), task.labels[0], task.labels[-1]) == (28, "admiration", "neutral")
 
 
-@pytest.mark.parametrize("rows", [[("a", 1), ("b", 1)], [(f"t{i}", i) for i in range(1001)]])
-def test_too_few_or_too_many_classes_are_refused(rows: list[tuple], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a classification needs 2 to 1000"):
-        load(tmp_path, rows)
+def test_too_many_classes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="1001 different values; a classification takes up to 1000"):
+        load(tmp_path, [(f"t{i}", i) for i in range(1001)])
 
 
 @pytest.mark.parametrize(
@@ -457,12 +456,27 @@ def test_sets_of_labels_take_the_models_numbers_too(tmp_path: Path) -> None:
 def test_lists_written_out_in_a_csv_are_lists(tmp_path: Path) -> None:
     file = tmp_path / "some.csv"
     file.write_text("text,label\none,\"['joy', 'fear']\"\ntwo,\"['fear']\"\nthree,[]\n")
-    kind = {"problem_type": labels.MULTI_LABEL}
-    found = load_task("some", train_file=file, validation_file=file, **kind)
+    found = load_task("some", train_file=file, validation_file=file)
     assert (found.labels, list(found.train["label"])) == (["fear", "joy"], [[1, 0], [0], []])
-    file.write_text('text,label\none,"[joy, fear]"\ntwo,[fear]\n')
+
+
+@pytest.mark.parametrize("cell", ["[joy, fear]", "['joy' 'fear']", "['joy'\n 'fear']", "[0 2]"])
+def test_a_cell_that_is_no_list_of_labels_is_refused(cell: str, tmp_path: Path) -> None:
+    """NumPy's way to write one has no commas; Python would read one label, joyfear."""
+    file = tmp_path / "some.csv"
+    file.write_text(f'text,label\none,"{cell}"\ntwo,[]\n')
     with pytest.raises(UserError, match="is no list of labels"):
-        load_task("some", train_file=file, validation_file=file, **kind)
+        load_task("some", train_file=file, validation_file=file)
+
+
+def test_a_file_of_one_label_can_be_measured_but_not_trained_on(tmp_path: Path) -> None:
+    file = tmp_path / "some.csv"
+    file.write_text("text,label\none,good\ntwo,good\n")
+    task = load_task("some", train_file=file, validation_file=file)
+    assert list(task.with_labels(["bad", "good"]).validation["label"]) == [1, 1]
+    with pytest.raises(UserError, match=r"same label \(good\): nothing to learn. Expected 2"):
+        fine_tune(task, output_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_hidden_label_in_train_is_refused() -> None:

@@ -2,7 +2,9 @@
 
 import math
 import os
+import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,9 @@ import pytest
 import torch
 from datasets import Dataset
 from learning import losses
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerBase
 
-from helpers import load_task, models, tiers
+from helpers import load_task, models, starts, tiers
 from helpers.errors import UserError
 from helpers.models import load_tokenizer
 from helpers.tasks import Task
@@ -94,6 +96,23 @@ def test_multi_label_rows_hold_a_float_for_each_label(tokenizer: PreTrainedToken
     labels = task.collator(tokenizer)(list(rows))["labels"]
     assert (labels.dtype, labels.shape) == (torch.float32, (6, 2))
     assert task.encode_validation(tokenizer, task.validation)["labels"] == rows["labels"]
+
+
+def test_many_rows_without_a_label_may_come_first(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Encoded a thousand at a time, of which none says what a label looks like."""
+    rows = Dataset.from_dict({"text": ["a wave"] * 1001, "label": [[]] * 1000 + [[0, 1]]})
+    task = replace(places(), train=rows)
+    assert task.encode(tokenizer, rows)["labels"][999:] == [[0.0, 0.0], [1.0, 1.0]]
+
+
+def test_a_model_of_another_kind_of_labels_learns_by_the_tasks_loss(
+    tiny_model: Path, tiny_task: Task, tmp_path: Path
+) -> None:
+    other = BertConfig.from_pretrained(tiny_model, problem_type="multi_label_classification")
+    start = shutil.copytree(tiny_model, tmp_path / "start")
+    other.save_pretrained(start)
+    network = starts.build(start, tiny_task)
+    assert network.config.problem_type == "single_label_classification"
 
 
 def test_regression_metrics_by_hand() -> None:

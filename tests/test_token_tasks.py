@@ -152,7 +152,6 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "table.csv": ("tokens,tags\na,O\n", "a csv cannot hold"),
         "pos.txt": ("Ann NNP\nsails VB\n", "NNP, VB: not BIO tags.*B-PER"),
         "numbers.json": ('[{"tokens": ["a", "b"], "tags": [0, 1]}]', "0, 1: not BIO tags"),
-        "outside.txt": ("a O\nb O\n", "nothing to learn"),
         "short.json": ('[{"tokens": ["a", "b"], "tags": ["O"]}]', "train row 1: 2 words.*have 1"),
         "null.json": ('[{"tokens": ["a", "b"], "tags": ["O", null]}]', "row 1: 2 words.*have 1"),
         "void.json": ('[{"tokens": [], "tags": []}]', "row 1: expected a list of words"),
@@ -214,11 +213,13 @@ def test_broken_tags_stop_unless_they_are_to_be_kept(
     file = as_json(tmp_path / "a.json", [good, *bad])
     said = "4 of 5 train sentences have broken BIO tags .sentence 2: 'Oslo0' I-LOC after B-PER; "
     with pytest.raises(UserError, match=said) as caught:
-        load(file)
+        load(file, as_json(tmp_path / "b.json", [good, *bad]))
     assert "'Oslo2'" in str(caught.value) and "'Oslo3'" not in str(caught.value)
     assert "--on_broken_tags keep" in str(caught.value)
     task = load(file, on_broken_tags="keep")
-    assert "4 of 5 validation sentences" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "4 of 5 validation sentences" in shown
+    assert "train sentences" not in shown, "one file stands for both where nothing is trained"
     assert len(task.train) == 5 and "I-LOC" in task.labels
     with pytest.raises(UserError, match="expected stop or keep"):
         load(file, on_broken_tags="mend")
