@@ -36,7 +36,7 @@ class Known:
 
     @property
     def home(self) -> Path | None:
-        """The local folder, if there is one and it holds this set."""
+        """The folder that TUTORIAL_DATA_DIR names, if this set can lie in it."""
         home = os.environ.get("TUTORIAL_DATA_DIR")
         return Path(home) if home and self.train else None
 

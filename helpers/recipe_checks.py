@@ -28,7 +28,7 @@ ONNX_RANGES = ((-128, 127), (0, 255), (0, 127))
 
 
 def check_schedule(recipe: "Recipe") -> None:
-    """Refuse modifiers that start at the end of the run, or act after it.
+    """Refuse modifiers that start at the end of the run, act after it, or have no time at all.
 
     Raises:
         UserError: names the modifier, the epoch and the end.
@@ -43,6 +43,30 @@ def check_schedule(recipe: "Recipe") -> None:
                 f"{recipe.name}: {modifier.name} has {', '.join(late)}, the run ends at epoch "
                 f"{end:g}. Write its epochs as eval(num_epochs * share), or raise num_epochs."
             )
+        refuse_no_time(recipe.name, modifier)
+
+
+def refuse_no_time(recipe_name: str, modifier: "RecipeModifier") -> None:
+    """Refuse a pruner whose last zeros come with its first, or never, and int8 never measured.
+
+    SparseML divides by the epochs between, keeps `init_sparsity` for ever, or rounds by scales of
+    1.0, under which every weight is 0.
+
+    Raises:
+        UserError: names the modifier and its epochs.
+    """
+    start = max(0.0, modifier.start_epoch)
+    if modifier.prunes and modifier.end_epoch <= start:
+        raise UserError(
+            f"{recipe_name}: {modifier.name} starts at epoch {start:g} and has end_epoch "
+            f"{modifier.end_epoch:g}. Expected a later one, at which its last zeros are made."
+        )
+    if modifier.quantizes and modifier.ranges_fixed <= start:
+        raise UserError(
+            f"{recipe_name}: {modifier.name} fixes its int8 ranges at epoch "
+            f"{modifier.ranges_fixed:g}, before any text was read for them. Set "
+            f"disable_quantization_observer_epoch later than its start, epoch {start:g}."
+        )
 
 
 def check_against(recipe: "Recipe", model: "nn.Module") -> dict[str, list[str]]:

@@ -73,8 +73,16 @@ class RecipeModifier:
         final = self.params.get("final_sparsity")
         if isinstance(final, dict):
             return [pattern for patterns in final.values() for pattern in patterns]
-        given = self.params.get("params") or []
+        # SparseML takes an empty list of a pruner's for its word for all matrices.
+        given = self.params.get("params") or (["__ALL_PRUNABLE__"] if self.prunes else [])
         return [given] if isinstance(given, str) else list(given)
+
+    def levels(self) -> dict[str, float]:
+        """Return the zeros that a pruner ends with, 0 to 1, for each of its patterns."""
+        final = self.params["final_sparsity"]
+        if not isinstance(final, dict):
+            return dict.fromkeys(self.patterns(), float(final))
+        return {pattern: float(level) for level, found in final.items() for pattern in found}
 
     def epochs(self) -> dict[str, float]:
         """Return every epoch it names: start_epoch, end_epoch, ..., without the -1 of no limit."""

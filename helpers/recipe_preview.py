@@ -143,20 +143,18 @@ def sparsity_at(recipe: "Recipe", epoch: float) -> float:
     # They come by their start: where two prune the same matrices, the later one goes on.
     for modifier in (m for m in recipe.modifiers if m.prunes):
         begun = epoch >= modifier.start_epoch
-        for pattern in modifier.patterns():
-            levels[pattern] = gradual(modifier, epoch) if begun else levels.get(pattern, 0.0)
+        for pattern, final in modifier.levels().items():
+            levels[pattern] = gradual(modifier, final, epoch) if begun else levels.get(pattern, 0.0)
     return sum(levels.values()) / len(levels) if levels else 0.0
 
 
-def gradual(modifier: "RecipeModifier", epoch: float) -> float:
-    """Return a gradual pruner's share of zeros, 0 to 1, at an epoch from its start on."""
-    final = modifier.params["final_sparsity"]
-    if isinstance(final, dict):
-        final = sum(map(float, final)) / len(final)
+def gradual(modifier: "RecipeModifier", final: float, epoch: float) -> float:
+    """Return a gradual pruner's share of zeros, on its way to `final` from its start on."""
     first = modifier.params.get("init_sparsity", 0.0)
     first = first if isinstance(first, int | float) else 0.0
     length = modifier.end_epoch - modifier.start_epoch
-    done = min(1.0, (epoch - modifier.start_epoch) / length) if length > 0 else 1.0
+    # Without a length there is no such run, see `recipe_checks.refuse_no_time`.
+    done = min(1.0, (epoch - modifier.start_epoch) / length) if length > 0 else 0.0
     shapes = {
         "linear": done,
         "cubic": 1 - (1 - done) ** 3,

@@ -119,15 +119,19 @@ class Recipe:
         return max((epoch for m in acting for epoch in m.epochs().values()), default=0.0)
 
     def pruning_targets(self) -> dict[str, PruningTarget]:
-        """Return parameter pattern to what is promised for it; only modifiers that make zeros."""
-        targets = {}
+        """Return parameter pattern to what is promised for it; only modifiers that make zeros.
+
+        Where two prune the same matrices, the more zeros: no later stage gives any back, whatever
+        epochs the stages had in their own runs.
+        """
+        targets: dict[str, PruningTarget] = {}
         for modifier in (m for m in self.modifiers if m.prunes):
-            final, mask = modifier.params["final_sparsity"], modifier.params.get("mask_type")
-            levels = final if isinstance(final, dict) else {final: modifier.patterns()}
-            for level, patterns in levels.items():
-                shared = modifier.name in _GLOBAL or bool(modifier.params.get("global_sparsity"))
-                target = PruningTarget(float(level), str(mask or "unstructured"), not shared)
-                targets |= dict.fromkeys(patterns, target)
+            mask = str(modifier.params.get("mask_type") or "unstructured")
+            shared = modifier.name in _GLOBAL or bool(modifier.params.get("global_sparsity"))
+            for pattern, level in modifier.levels().items():
+                target = PruningTarget(level, mask, not shared)
+                known = targets.get(pattern, target)
+                targets[pattern] = max(target, known, key=lambda found: found.final_sparsity)
         return targets
 
     def explain(self) -> "pd.DataFrame":

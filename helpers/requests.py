@@ -154,6 +154,13 @@ def check_steps(recipe: "Recipe | None", max_steps: int, an_epoch: int) -> None:
             f"{recipe.name} turns to int8 at epoch {start:g}, after the last of the {steps} steps "
             f"({an_epoch} an epoch). Give more rows, smaller batches or a longer run."
         )
+    fixed = min((m.ranges_fixed for m in recipe.modifiers if m.quantizes), default=math.inf)
+    if start is not None and fixed * an_epoch <= math.ceil(start * an_epoch):
+        raise UserError(
+            f"{recipe.name} turns to int8 at epoch {start:g} and fixes its ranges at {fixed:g}, "
+            f"with no step between, of {an_epoch} an epoch: no text would be read for them. Give "
+            "more rows, smaller batches or a longer run."
+        )
     if steps < whole:
         print(
             f"--max_steps {steps} ends {recipe.name} early, which has {whole} steps: its learning "

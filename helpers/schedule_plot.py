@@ -59,7 +59,8 @@ def draw_zeros(axis: "Axes", recipe: "Recipe", curves: "pd.DataFrame") -> None:
     axis.plot(curves.epoch, 100 * curves.sparsity, color=_BLUE)
     axis.fill_between(curves.epoch, 100 * curves.sparsity, color=_BLUE, alpha=0.15)
     each = all(target.per_matrix for target in recipe.pruning_targets().values())
-    text = f"{100 * max(targets):g} % of {'every matrix' if each else 'all matrices together'}"
+    levels = " to ".join(f"{100 * level:g}" for level in sorted({min(targets), max(targets)}))
+    text = f"{levels} % of {'every matrix' if each else 'all matrices together'}"
     axis.text(0.45 * recipe.num_epochs, 40, text, ha="center", va="center", color=_BLUE)
 
 

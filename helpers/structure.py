@@ -8,18 +8,21 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers import compat
-
 if TYPE_CHECKING:
     from torch import nn
 
 
 def apply_structure(recipe_file: Path, model: "nn.Module") -> None:
-    """Make the architectural changes a finished recipe made; weights are not touched."""
-    from sparseml.pytorch.optim import ScheduledModifierManager
+    """Make the architectural changes a finished recipe made; weights are not touched.
 
-    compat.keep_scheme_on_qconfig()
-    manager = ScheduledModifierManager.from_yaml(str(recipe_file))
+    Raises:
+        UserError: as `load_recipe` does, for a recipe that is broken or dangerous.
+    """
+    from helpers.recipe_text import read_recipe
+    from helpers.recipes import make_manager
+
+    # It may be a stranger's, from a hub.
+    manager = make_manager(read_recipe(recipe_file), recipe_file.name)
     manager.apply_structure(model, epoch=math.inf)
 
 

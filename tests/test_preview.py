@@ -119,6 +119,9 @@ def test_a_schedule_without_fault_has_no_findings(written: Callable[..., Recipe]
         ((prune(leave="false"),), "GMPruningModifier lets its zeros go at epoch 2"),
         ((KEEP.format(end=3.0, pattern=ALL),), "ConstantPruningModifier lets its zeros go"),
         ((QUANT.format(more=""),), "int8 ranges are never fixed"),
+        ((prune(start=1.0, end=1.0),), "starts at epoch 1 and has end_epoch 1. Expected a later"),
+        ((prune(end=-1.0),), "has end_epoch -1. Expected a later one"),
+        ((QUANT.format(more="disable_quantization_observer_epoch: 2.0"),), "before any text was"),
         ((ACDC,), "ACDCPruningModifier has no final_sparsity"),
         ((QUANT.format(more="disable_quantization_observer_epoch: 4.0"),), "never fixed"),
         (
@@ -168,6 +171,30 @@ def test_a_second_pruner_goes_on_from_the_first(written: Callable[..., Recipe]) 
     curve = recipe.schedule(5).sparsity
     assert curve[1] == curve[2] != curve[3]
     assert curve[4] == max(t.final_sparsity for t in recipe.pruning_targets().values())
+
+
+def test_the_mean_is_over_patterns_whatever_they_share(written: Callable[..., Recipe]) -> None:
+    levels = "{0.9: ['re:.*query.weight'], 0.5: ['re:.*key.weight', 're:.*value.weight']}"
+    named = prune().replace(f"['{QUERY}']", "[]")
+    recipe = written(named.replace("final_sparsity: 0.5", f"final_sparsity: {levels}"))
+    assert recipe.schedule(3).sparsity.tolist()[-1] == pytest.approx((0.9 + 0.5 + 0.5) / 3)
+    zeros = schedule_plot.schedule(recipe).axes[0]
+    assert [text.get_text() for text in zeros.texts] == ["50 to 90 % of every matrix"]
+
+
+def test_a_stage_of_another_length_gives_no_zeros_back(written: Callable[..., Recipe]) -> None:
+    """Stages keep the epochs of their own runs, so the later one may seem to start first."""
+    ninety = prune(start=0.2, init=0.5).replace("final_sparsity: 0.5", "final_sparsity: 0.9")
+    (target,) = written(prune(start=0.4), ninety).pruning_targets().values()
+    assert target.final_sparsity == 0.9
+
+
+def test_a_pruner_without_patterns_is_held_to_all(
+    written: Callable[..., Recipe], network: torch.nn.Module
+) -> None:
+    recipe = written(prune().replace(f"['{QUERY}']", ""))
+    (found,) = recipe_findings.matches(recipe, network).to_dict("records")
+    assert (found["pattern"], found["matrices"]) == ("__ALL_PRUNABLE__", 14)
 
 
 def test_ranges_that_are_never_fixed_are_drawn_so(written: Callable[..., Recipe]) -> None:

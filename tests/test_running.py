@@ -247,6 +247,26 @@ def test_int8_that_would_begin_after_the_last_step_is_refused_first(
     assert not any(tmp_path.iterdir())
 
 
+def test_int8_ranges_that_no_step_would_set_are_refused_first(
+    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Both at the fourth of five steps: under ranges that never saw a text all weights are 0."""
+    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    flags += ["--max_train_samples", "40", "--recipe", "minilm-6layers_quant"]
+    assert run(*data, *flags, "--recipe_args", "num_epochs=1") == 2
+    assert "ranges at 0.8, with no step between, of 5 an epoch" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_strangers_recipe_is_looked_at_before_it_is_run(
+    foreign: Path, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (foreign / "recipe.yaml").write_text("num_epochs: eval(9**9**9)\nmodifiers: []\n")
+    flags = ["--model_name_or_path", foreign, "--output_dir", tmp_path / "o", "--do_eval"]
+    assert run(*data, *flags) == 2
+    assert "eval(9**9**9) refused, nothing was run" in capsys.readouterr().err
+
+
 def test_dropout_is_taken_and_a_share_that_is_none_refused(
     data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
