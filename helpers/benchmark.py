@@ -124,6 +124,9 @@ def measure(
         with ExitStack() as stack:
             described = [start(row, stack, setup, timeout) for row in rows]
             time_rows(rows, token_inputs(setup.shape, words), rounds, warmup, max_seconds)
+            described = [
+                about | after_running(row) for row, about in zip(rows, described, strict=True)
+            ]
         measurements += [
             finish(row, setup, about) for row, about in zip(rows, described, strict=True)
         ]
@@ -247,6 +250,20 @@ def take_turn(row: Row, inputs: dict[str, np.ndarray], *, counts: bool) -> None:
         process.pause()  # also one that has failed, or its threads may spin beside the others
     if counts:
         row.seconds.append(seconds)
+
+
+def after_running(row: Row) -> dict[str, Any]:
+    """Return what a child knows after its calls; nothing of one that has failed."""
+    if row.error is not None:
+        return {}
+    try:
+        row.process.resume()
+        return row.process.after_running()
+    except EngineError as error:
+        row.error = str(error)
+        return {}
+    finally:
+        row.process.pause()
 
 
 def check_answers(engine: str, outputs: list[np.ndarray]) -> None:

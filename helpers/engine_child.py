@@ -66,10 +66,10 @@ def serve(descriptor: int, engine: str) -> None:
         try:
             if method == "run_many":
                 answer = run_many(worker.run, *arguments)
+            elif method == "peak_memory_mb":
+                answer = peak_memory_mb()
             else:
                 answer = getattr(worker, method)(*arguments)
-            if method == "describe":
-                answer |= {"peak_memory_mb": peak_memory_mb()}
             pipe.send((True, answer))
         except Exception as error:  # whatever an engine raises is a reason to report
             pipe.send((False, f"{type(error).__name__}: {str(error).strip()[:LONGEST_ANSWER]}"))

@@ -20,6 +20,7 @@ from helpers.model_inputs import Inputs
 if TYPE_CHECKING:
     import openvino
 
+ORT_ON = ("CPUExecutionProvider",)
 # What the kernels of ONNX Runtime that multiply in int8 are called after its optimizations.
 ORT_INT8 = (
     "MatMulInteger",
@@ -50,11 +51,10 @@ class Engine(Protocol):
         """
 
     def describe(self) -> dict[str, Any]:
-        """Return version, threads in use, and what else the engine tells.
+        """Return version, threads in use, and, for DeepSparse, the supported share of operators."""
 
-        That is, for DeepSparse, the supported share of operators, and where the engine shows its
-        own graph, `int8_run`: how many products it really runs in int8.
-        """
+    def int8_run(self) -> int | None:
+        """Return how many products its own graph shows in int8; None where it shows none."""
 
     def close(self) -> None:
         """Let go of the model."""
@@ -91,6 +91,9 @@ class DeepSparse:
             "supported_fraction": self.engine.fraction_of_supported_ops,
         }
 
+    def int8_run(self) -> None:
+        """Return nothing: its graph is not shown."""
+
     def close(self) -> None:
         """Let go of the engine and its threads."""
         del self.engine
@@ -105,18 +108,13 @@ class OnnxRuntime:
         """Open a session, which calls may share; the shape stays free."""
         import onnxruntime
 
-        self.streams = setup.streams
+        self.file, self.streams = model_path, setup.streams
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = setup.threads_a_call, 1
         options.log_severity_level = 3
         options.enable_profiling = self.profiled
         options.profile_file_prefix = str(model_path.with_name("profile"))
-        # The graph as it is run, beside the private copy; read in `describe`.
-        self.optimized = model_path.with_name("optimized.onnx")
-        options.optimized_model_filepath = str(self.optimized)
-        self.session = onnxruntime.InferenceSession(
-            str(model_path), options, providers=["CPUExecutionProvider"]
-        )
+        self.session = onnxruntime.InferenceSession(str(model_path), options, providers=ORT_ON)
         self.names = [value.name for value in self.session.get_inputs()]
 
     def run(self, inputs: Inputs) -> tuple[list[np.ndarray], float]:
@@ -127,16 +125,25 @@ class OnnxRuntime:
         return list(outputs), time.perf_counter() - start
 
     def describe(self) -> dict[str, Any]:
-        """Report the options the session really has, and the kernels it has chosen."""
-        import onnx
-
+        """Report the options the session really has."""
         threads = self.session.get_session_options().intra_op_num_threads * self.streams
-        nodes = onnx.load(str(self.optimized), load_external_data=False).graph.node
-        return {
-            "version": environment.package_version("onnxruntime"),
-            "threads": threads,
-            "int8_run": sum(node.op_type in ORT_INT8 for node in nodes),
-        }
+        return {"version": environment.package_version("onnxruntime"), "threads": threads}
+
+    def int8_run(self) -> int:
+        """Count the kernels it chooses, in a second session that writes its graph down.
+
+        Not in the first one, whose memory is measured: to write takes that of the weights again.
+        """
+        import onnx
+        import onnxruntime
+
+        graph = self.file.with_name("optimized.onnx")  # beside the private copy
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.optimized_model_filepath = str(graph)
+        onnxruntime.InferenceSession(str(self.file), options, providers=ORT_ON)
+        nodes = onnx.load(str(graph), load_external_data=False).graph.node
+        return sum(node.op_type in ORT_INT8 for node in nodes)
 
     def close(self) -> None:
         """Let go of the session and its threads."""
@@ -183,18 +190,21 @@ class OpenVino:
         return [np.array(found[value]) for value in self.compiled.outputs], seconds
 
     def describe(self) -> dict[str, Any]:
+        """Report the options that the compiled model really has."""
+        return {
+            "version": environment.package_version("openvino"),
+            "threads": self.compiled.get_property("INFERENCE_NUM_THREADS"),
+            "multiply_adds": self.multiply_adds,
+        }
+
+    def int8_run(self) -> int:
         """Count the products that its own graph shows in int8, those fused into others too."""
         int8 = 0
         for node in self.compiled.get_runtime_model().get_ops():
             facts = {key: value.value for key, value in node.get_rt_info().items()}
             if facts["runtimePrecision"] in ("i8", "u8"):
                 int8 += len(self.products & {*facts["originalLayersNames"].split(",")})
-        return {
-            "version": environment.package_version("openvino"),
-            "threads": self.compiled.get_property("INFERENCE_NUM_THREADS"),
-            "int8_run": int8,
-            "multiply_adds": self.multiply_adds,
-        }
+        return int8
 
     def close(self) -> None:
         """Let go of the model."""
@@ -258,6 +268,9 @@ class TorchEager:
             "precision": f"{'bf16' if self.bf16 else 'fp32'}{' (simulated int8)' * simulated}",
             "sparsity": float((matrices["sparsity"] * sizes).sum() / sizes.sum()),
         }
+
+    def int8_run(self) -> None:
+        """Return nothing: it has no graph."""
 
     def close(self) -> None:
         """Let go of the module."""

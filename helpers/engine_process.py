@@ -99,8 +99,8 @@ class EngineProcess:
 
         `streams` calls may then come at once, each with its share of the threads.
 
-        Besides what the engine says, the description holds `compile_seconds` (the import of the
-        engine's package included) and `peak_memory_mb` of the child.
+        Besides what the engine says, the description holds `compile_seconds`, the import of the
+        engine's package included.
 
         Raises:
             EngineError: the model does not take this shape, or the engine does not take the model.
@@ -126,6 +126,15 @@ class EngineProcess:
     def run_many(self, inputs: Inputs) -> float:
         """Return the seconds of one call when as many come at once as there are streams."""
         return self.ask("run_many", fitted(inputs, self.inputs), self.setup)
+
+    def after_running(self) -> dict[str, Any]:
+        """Return what is known after the calls: `peak_memory_mb` of the child, and `int8_run`.
+
+        The latter is how many products the engine's own graph shows in int8, None where it shows
+        none. It is asked last: to look takes memory that running does not. And memory is not asked
+        before the first call, in which engines make room for what is between the layers.
+        """
+        return {name: self.ask(name) for name in ("peak_memory_mb", "int8_run")}
 
     def ask(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - any answer
         """Send a request and wait for its answer.
@@ -209,7 +218,7 @@ def check_threads(asked: int | None) -> int:
 
 
 def physical_cores() -> int:
-    """Return the physical cores this process may use; hyper-threads do not count twice."""
+    """Return the physical cores of this machine, or the cores this process may use if fewer."""
     import psutil
 
     usable = environment.usable_cores()

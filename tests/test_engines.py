@@ -37,6 +37,9 @@ class Fake:
         """Say where the copy lies."""
         return {"version": "0", "threads": self.threads, "path": str(self.path)}
 
+    def int8_run(self) -> None:
+        """Have no graph."""
+
     def close(self) -> None:
         """Hold nothing."""
 
@@ -216,7 +219,20 @@ def test_deepsparse_describes_itself(onnx_file: Path) -> None:
     assert about["threads"] == 1
     assert about["supported_fraction"] == 1.0
     assert about["compile_seconds"] > 0
-    assert about["peak_memory_mb"] > 50
+
+
+def test_memory_is_that_of_running_and_not_of_looking_at_the_graph(onnx_file: Path) -> None:
+    peaks = {}
+    for batch_size in (2, 20000):
+        with open_engine(onnx_file, "onnxruntime") as process:
+            process.prepare(batch_size, 8, 1)
+            loaded = process.ask("peak_memory_mb")
+            process.run({name: np.ones((batch_size, 8), dtype=np.int64) for name in INPUTS})
+            known = process.after_running()
+            assert (known["int8_run"], known["peak_memory_mb"] >= loaded) == (0, True)
+            assert process.ask("peak_memory_mb") > known["peak_memory_mb"], "a second session"
+        peaks[batch_size] = known["peak_memory_mb"]
+    assert peaks[20000] > peaks[2] + 5
 
 
 def test_torch_runs_a_checkpoint_folder(checkpoint: Path) -> None:
