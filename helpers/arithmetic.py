@@ -16,6 +16,7 @@ import numpy as np
 from helpers.engine_child import OPENVINO_FILE
 from helpers.engine_kinds import multiply_adds
 from helpers.engines import open_engine
+from helpers.errors import UserError
 from helpers.onnx_weights import WEIGHTS, Wiring, matrix, read_graph, type_name
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ def known_shapes(file: Path, call: tuple[int, int]) -> dict[str, list[int]]:
 
     ONNX's own inference gives up at the positions that BERT slices out of a table; ONNX Runtime
     ships a symbolic one, which does not.
+
+    Raises:
+        UserError: it cannot follow an operator of this graph.
     """
     import onnx
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
@@ -87,7 +91,13 @@ def known_shapes(file: Path, call: tuple[int, int]) -> dict[str, list[int]]:
     for value in model.graph.input:
         for dimension, size in zip(value.type.tensor_type.shape.dim, call, strict=False):
             dimension.dim_value = size
-    graph = SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph
+    try:
+        graph = SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph
+    except Exception as error:  # it raises no type of its own
+        raise UserError(
+            f"{file.name}: the shapes in this graph cannot be told ({error}), so its work cannot "
+            "be counted. Leave it out of the comparison with the CPU's limits."
+        ) from error
     values = [*graph.input, *graph.output, *graph.value_info]
     found = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
     return found | {tensor.name: list(tensor.dims) for tensor in graph.initializer}

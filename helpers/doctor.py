@@ -169,7 +169,11 @@ def processor() -> Iterator[Finding]:
 
 def memory_and_disk() -> Iterator[Finding]:
     """Is there enough of both?"""
-    folder = environment.runs_folder()
+    try:
+        folder = environment.runs_folder()
+    except UserError as error:
+        yield Finding("FAIL", "disk: no folder for runs", str(error))
+        return
     existing = environment.existing_part(folder)
     free = shutil.disk_usage(existing).free / 2**30
     what = f"disk: {free:.0f} GB free for {folder.name}/"

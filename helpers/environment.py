@@ -7,6 +7,7 @@ that differs from theirs differs because of the machine.
 # Python 3.9, which macOS has, gets as far as being told that it is the wrong one.
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -41,14 +42,14 @@ def runs_folder() -> Path:
         UserError: if that is a file.
     """
     folder = Path(os.environ.get("TUTORIAL_RUNS", REPOSITORY / "runs")).resolve()
-    if folder.is_file():
+    if os.path.isfile(folder):  # where Path.is_file raises, below a folder that is not ours
         raise UserError(f"TUTORIAL_RUNS names a file, {folder}. Expected a folder.")
     return folder
 
 
 def existing_part(folder: Path) -> Path:
     """Return the folder itself, or the nearest above it that is there."""
-    return next(place for place in (folder, *folder.parents) if place.exists())
+    return next(place for place in (folder, *folder.parents) if os.path.exists(place))
 
 
 def can_write(folder: Path) -> bool:
@@ -177,7 +178,15 @@ def machine() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """Return the cores this process may use, which in a container is fewer than there are."""
+    """Return the cores this process may use, which in a container is fewer than there are.
+
+    A container's share of time (`docker run --cpus=2`) counts too, if joblib is installed, which
+    knows where to look for it.
+    """
+    with contextlib.suppress(ImportError):
+        import joblib
+
+        return joblib.cpu_count()
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

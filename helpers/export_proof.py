@@ -123,15 +123,9 @@ def check_engine(
     int8: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Compare an engine's outputs and metric with PyTorch's on the same rows."""
-    from helpers import engines
-
-    if engine not in engines.available_engines():
-        return [{"check": f"{engine} logits", "expected": "as PyTorch", "found": NOT_HERE}]
-    try:
-        found = engines.predict(file, engine, batches)
-    except engines.EngineError as error:
-        mend = "The graph holds something that this engine cannot run."
-        raise ProofError(f"{engine} runs it", "logits", str(error), mend) from error
+    found = answers_of(file, engine, batches)
+    if found is None:
+        return [not_here(engine)]
     # The copies that filled the last batch count for nothing.
     found, expected = (first_rows(outputs, len(references)) for outputs in (found, expected))
     return [
@@ -145,6 +139,28 @@ def check_engine(
     ]
 
 
+def answers_of(file: Path, engine: str, batches: list[dict[str, np.ndarray]]) -> "Outputs | None":
+    """Return an engine's outputs for all batches; None if it is not here.
+
+    Raises:
+        ProofError: it refuses the model, dies, or takes too long.
+    """
+    from helpers import engines
+
+    if engine not in engines.available_engines():
+        return None
+    try:
+        return engines.predict(file, engine, batches)
+    except engines.EngineError as error:
+        mend = "Either it cannot run something in the graph, or there is too little memory."
+        raise ProofError(f"{engine} runs it", "answers", str(error), mend) from error
+
+
+def not_here(engine: str) -> dict[str, Any]:
+    """Return the row of a check that could not be made."""
+    return {"check": f"{engine} logits", "expected": "as PyTorch", "found": NOT_HERE}
+
+
 def check_int8_run(
     file: Path, engine: str, batch: dict[str, np.ndarray], products: int
 ) -> dict[str, Any]:
@@ -156,7 +172,8 @@ def check_int8_run(
     if engine not in engines.available_engines():
         return {**row, "found": NOT_HERE}
     with engines.open_engine(file, engine) as process:
-        row["found"] = process.prepare(*batch["input_ids"].shape)["int8_run"]
+        process.prepare(*batch["input_ids"].shape)
+        row["found"] = process.ask("int8_run")
     if row["found"] >= least:
         return row
     raise failed(row, f"{engine} computes it in float, which is slow; its version may be too old.")

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers import compat, engines, environment, export, models, stops, token_batches
+from helpers import (
+    compat,
+    engines,
+    environment,
+    export,
+    export_proof,
+    models,
+    stops,
+    token_batches,
+)
 from helpers.engine_child import OPENVINO_FILE
 from helpers.errors import UserError
 from helpers.requests import check_answers, identity
@@ -53,9 +62,12 @@ def quantize_after_training(
     Raises:
         UserError: for another method, a checkpoint that is int8 already, another task, rows longer
             than the model takes, an engine that is not for this platform, an output folder that is
-            occupied.
+            occupied or holds the checkpoint.
+        ProofError: the engine cannot run what was written.
     """
     check(checkpoint, task, method)
+    if stops.is_or_holds(Path(output_dir), checkpoint.folder):
+        raise UserError(f"{output_dir} is or holds the checkpoint itself. Name another folder.")
     tokenizer = models.load_tokenizer(checkpoint.folder)
     rows = task.encode(tokenizer, task.shortened(CALIBRATION_ROWS, 1).train)
     texts = token_batches.equal_batches(checkpoint, task, rows)
@@ -164,7 +176,8 @@ def measure(
     model: Path, engine: str, checkpoint: Checkpoint, task: Task, features: "Dataset"
 ) -> dict[str, float]:
     """Return the task's metrics of a model on an engine, over all of the features."""
-    found = engines.predict(model, engine, token_batches.equal_batches(checkpoint, task, features))
+    batches = token_batches.equal_batches(checkpoint, task, features)
+    found = export_proof.answers_of(model, engine, batches)
     # The copies that filled the last batch count for nothing.
     references = task.references(features)
     return task.metrics(token_batches.first_rows(found, len(features)), references)

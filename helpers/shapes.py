@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from helpers import (
     benchmark,
     compat,
-    engines,
     environment,
     export,
     export_proof,
@@ -118,11 +117,13 @@ def prove(file: Path, model: "torch.nn.Module", form: str) -> list[dict[str, Any
     checks = export_proof.check_graph(file, model, form)
     texts = benchmark.token_inputs(TEXTS)
     expected = token_batches.run_torch(model, [texts])
+    int8 = checks[0]["found"]
     for engine in export_proof.ENGINES[form]:
-        if engine not in engines.available_engines():
+        found = export_proof.answers_of(file, engine, [texts])
+        if found is None:
+            checks.append(export_proof.not_here(engine))
             continue
-        found = engines.predict(file, engine, [texts])
-        checks.append(
-            export_proof.check_logits(engine, found, expected, quantized=checks[0]["found"] > 0)
-        )
+        checks.append(export_proof.check_logits(engine, found, expected, quantized=int8 > 0))
+        if form == "qdq":
+            checks.append(export_proof.check_int8_run(file, engine, texts, int8))
     return checks

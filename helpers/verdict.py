@@ -64,12 +64,19 @@ def speed_up(
     """Compare two (model, engine) pairs at one batch size, and at the shortest length of both.
 
     Raises:
-        UserError: if one of them was not measured, or failed; the message says which and why.
+        UserError: if one of them was not measured, or failed, or they were measured at other
+            lengths; the message says which and why.
     """
     of_length = by_length(measurements, batch_size)
     both = [r for r in of_length if {fast, slow} <= {(row.model, row.engine) for row in r}]
     rows = next(iter(both), measurements)
-    return compare(pick(rows, fast, batch_size), pick(rows, slow, batch_size))
+    one, other = pick(rows, fast, batch_size), pick(rows, slow, batch_size)
+    if one.sequence_length != other.sequence_length:
+        raise UserError(
+            f"{one.model} was timed at {one.sequence_length} tokens, {other.model} at "
+            f"{other.sequence_length}. Time both at one length."
+        )
+    return compare(one, other)
 
 
 def pick(

@@ -230,6 +230,9 @@ def test_speed_up_in_words() -> None:
     assert str(same) == "no difference"
     with pytest.raises(UserError, match="not timed at batch 7"):
         speed_up(measured, ("sparse", "deepsparse"), ("dense", "onnxruntime"), 7)
+    apart = [DENSE, dataclasses.replace(SPARSE, sequence_length=32)]
+    with pytest.raises(UserError, match="sparse was timed at 32 tokens, dense at 128"):
+        speed_up(apart, ("sparse", "deepsparse"), ("dense", "onnxruntime"), 1)
 
 
 def test_verdict_where_the_sparse_model_wins() -> None:

@@ -48,6 +48,22 @@ def test_the_table_the_file_and_the_last_line_say_the_same(
     assert report["verdict"] in text
 
 
+def test_times_are_kept_whatever_becomes_of_the_roof(
+    onnx_file: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(cores: int) -> None:
+        raise UserError("no roof today")
+
+    monkeypatch.setattr(roofline, "measure_peaks", fails)
+    places = ["--output", str(tmp_path / "s.json"), "--roofline", str(tmp_path / "r.png")]
+    assert main(["benchmark", str(onnx_file), "--engines", "onnxruntime", *QUICK, *places]) == 2
+    assert "no roof today" in capsys.readouterr().err
+    assert all(row.median_ms for row in load(tmp_path / "s.json"))
+
+
 def test_models_are_called_by_their_folder_unless_they_are_named() -> None:
     assert named(["runs/a", "b=runs/c/model.onnx,runs/d/model.onnx"]) == {
         "a": Path("runs/a"), "b": Path("runs/c/model.onnx"), "d": Path("runs/d/model.onnx")

@@ -145,6 +145,15 @@ def test_a_read_only_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert disk.status == "FAIL" and "read-only" in disk.what and "TUTORIAL_RUNS" in disk.mend
 
 
+def test_a_file_where_runs_should_be_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TUTORIAL_RUNS", str(tmp_path / "file"))
+    (found,) = [finding for finding in doctor.problems() if "disk" in finding.what]
+    assert found.status == "FAIL" and "names a file" in found.mend
+
+
 def test_the_first_cell_of_a_notebook_says_what_is_not_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -75,14 +75,15 @@ def test_the_command_prints_stores_and_draws(
 ) -> None:
     real = engine_profiles.profile
 
-    def refuses(model: Path, engine: str, *shape: object) -> object:
-        if engine == "openvino":
+    def refuses(model: Path, engine: str, batch_size: int, *rest: object) -> object:
+        if engine == "openvino" or batch_size == 1:
             raise EngineError("OpenVino refused (prepare): no")
-        return real(model, engine, *shape)
+        return real(model, engine, batch_size, *rest)
 
     monkeypatch.setattr(engine_profiles, "profile", refuses)
     places = ["--output", str(tmp_path / "p.json"), "--plot", str(tmp_path / "p.png")]
     engines = ["--engines", "onnxruntime,openvino", "--num_cores", "1", "--sequence_length", "16"]
+    engines += ["--batch_sizes", "1,2"]
     assert main(["profile", str(exports["sparse"]), *engines, *places, "--json"]) == 0
     text = capsys.readouterr().out
     report, stored = (
@@ -90,8 +91,9 @@ def test_the_command_prints_stores_and_draws(
         json.loads((tmp_path / "p.json").read_text()),
     )
     assert report["ms"] == stored["ms"]
-    assert list(stored["ms"]) == ["sparse, onnxruntime, batch 1"]
-    assert stored["errors"] == {"sparse, openvino, batch 1": "OpenVino refused (prepare): no"}
+    assert list(stored["ms"]) == ["sparse, onnxruntime, batch 2"]
+    assert set(stored["errors"].values()) == {"OpenVino refused (prepare): no"}
+    assert len(stored["errors"]) == 3
     assert {"command", "machine", "versions"} <= set(stored)
     assert (tmp_path / "p.png").stat().st_size > 5000
 

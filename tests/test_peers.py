@@ -1,6 +1,7 @@
 """Dense int8 without training: real quantizers, the engines they are made for, what is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tiny_graphs import encoder
 from helpers import engines, peers, sparsity
 from helpers.__main__ import main
 from helpers.benchmark import measure
-from helpers.errors import UserError
+from helpers.errors import ProofError, UserError
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
 
@@ -80,6 +81,27 @@ def test_what_cannot_be_quantized_is_refused(
     ):
         with pytest.raises(UserError, match=reason):
             peers.quantize_after_training(source, tiny_task, tmp_path / "out", method=method)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_checkpoint_is_never_written_over(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    source = Checkpoint.load(shutil.copytree(dense.folder, tmp_path / "runs" / "dense"))
+    for place in (source.folder, source.folder.parent):
+        with pytest.raises(UserError, match="is or holds the checkpoint itself"):
+            peers.quantize_after_training(source, tiny_task, place, overwrite=True)
+    Checkpoint.load(source.folder)
+
+
+def test_an_engine_that_cannot_run_it_is_a_failed_proof(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        engines.ENGINES, "onnxruntime", ("padding_engines:RefusesLongTexts", "onnxruntime")
+    )
+    with pytest.raises(ProofError, match="onnxruntime runs it"):
+        peers.quantize_after_training(dense, tiny_task, tmp_path / "out")
     assert not any(tmp_path.iterdir())
 
 

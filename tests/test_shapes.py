@@ -29,6 +29,7 @@ def test_a_recipe_makes_a_random_model_sparse_and_int8(tmp_path: Path) -> None:
     made = shapes.export_random("tiny", tmp_path / "out", recipe=recipe, form="both")
     found = {row["check"] for row in made.proof["checks"]}
     assert {"int8 products", "zeros", "deepsparse logits", "openvino logits"} <= found
+    assert {"openvino runs int8", "onnxruntime runs int8"} <= found
     assert made.proof["source"] == "random weights, tiny"
     for name in ("model.onnx", "model_qdq.onnx"):
         matrices = sparsity.onnx_sparsity(made.folder / name)

@@ -80,10 +80,13 @@ def main(argv: list[str]) -> int:
     print(words_for_it)
     if all(row.error for row in found):
         raise UserError("Nothing could be timed; the reasons are above.")
+    about = {"command": f"python -m helpers benchmark {shlex.join(argv)}"}
+    about |= environment.describe()
+    if asked.output:  # before anything else can go wrong
+        benchmark.save(found, Path(asked.output), about)
     held = held_to_the_roof(asked, found) if asked.roofline else {}
-    if asked.output:
-        about = {"command": f"python -m helpers benchmark {shlex.join(argv)}", **held}
-        benchmark.save(found, Path(asked.output), {**about, **environment.describe()})
+    if asked.output and held:
+        benchmark.save(found, Path(asked.output), {**about, **held})
     pictures(asked, table)
     rows = [asdict(row) for row in found]
     print_json(

@@ -59,9 +59,10 @@ def main(argv: list[str]) -> int:
         from helpers import speed_plots
 
         # One batch size a picture: the larger would press the smaller against the axis.
-        smallest = min(whole("batch_sizes", asked.batch_sizes))
-        shown = found.filter(regex=f"batch {smallest}$")
-        save_picture(speed_plots.time_by_part(shown), asked.plot)
+        sizes = sorted(whole("batch_sizes", asked.batch_sizes))
+        of_size = [found.filter(regex=f"batch {size}$") for size in sizes]
+        smallest = next(columns for columns in of_size if not columns.empty)
+        save_picture(speed_plots.time_by_part(smallest), asked.plot)
     print_json(output.json, content)
     return 0
 
