@@ -26,11 +26,9 @@ def adopt(name: str | Path, task: "Task") -> Checkpoint:
     Raises:
         UserError: no such model, another head than the task's, or other labels.
     """
-    from transformers import AutoConfig
-
     folder = fetch(models.resolve_model(name))
     try:
-        config, state = AutoConfig.from_pretrained(folder), weights.read(folder)
+        config, state = models.load_config(folder), weights.read(folder)
     except Exception as error:  # json, safetensors, pickle and zip errors share no base class
         raise unreachable(folder, "model", error) from error
     found, needed = (config.architectures or ["none"])[0], models.architecture(task.head)

@@ -169,29 +169,31 @@ def processor() -> Iterator[Finding]:
 
 def memory_and_disk() -> Iterator[Finding]:
     """Is there enough of both?"""
-    try:
-        folder = environment.runs_folder()
-    except UserError as error:
-        yield Finding("FAIL", "disk: no folder for runs", str(error))
-        return
-    existing = environment.existing_part(folder)
-    free = shutil.disk_usage(existing).free / 2**30
-    what = f"disk: {free:.0f} GB free for {folder.name}/"
-    if not environment.can_write(existing):
-        yield Finding(
-            "FAIL", f"disk: {existing.name}/ is read-only", "Set TUTORIAL_RUNS elsewhere."
-        )
-    elif free < DISK_NEEDED:
-        mend = f"{DISK_NEEDED} GB are needed. Free some, or set TUTORIAL_RUNS to another disk."
-        yield Finding("WARN" if free > DISK_NEEDED / 6 else "FAIL", what, mend)
-    else:
-        yield Finding("OK", what)
+    yield disk()
     if not hasattr(os, "sysconf"):
         return
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     enough = memory >= MEMORY_NEEDED - 0.5
     mend = "" if enough else f"Training takes up to {MEMORY_NEEDED} GB. Use TUTORIAL_TIER=smoke."
     yield Finding("OK" if enough else "WARN", f"memory: {memory:.0f} GB", mend)
+
+
+def disk() -> Finding:
+    """Is there room where runs are kept, and may it be written to?"""
+    try:
+        folder = environment.runs_folder()
+    except UserError as error:
+        return Finding("FAIL", "disk: no folder for runs", str(error))
+    existing = environment.existing_part(folder)
+    free = shutil.disk_usage(existing).free / 2**30
+    what = f"disk: {free:.0f} GB free for {folder.name}/"
+    if not environment.can_write(existing):
+        what = f"disk: {existing.name}/ is read-only"
+        return Finding("FAIL", what, "Set TUTORIAL_RUNS elsewhere.")
+    if free >= DISK_NEEDED:
+        return Finding("OK", what)
+    mend = f"{DISK_NEEDED} GB are needed. Free some, or set TUTORIAL_RUNS to another disk."
+    return Finding("WARN" if free > DISK_NEEDED / 6 else "FAIL", what, mend)
 
 
 def kernel() -> Iterator[Finding]:

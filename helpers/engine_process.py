@@ -127,15 +127,6 @@ class EngineProcess:
         """Return the seconds of one call when as many come at once as there are streams."""
         return self.ask("run_many", fitted(inputs, self.inputs), self.setup)
 
-    def after_running(self) -> dict[str, Any]:
-        """Return what is known after the calls: `peak_memory_mb` of the child, and `int8_run`.
-
-        The latter is how many products the engine's own graph shows in int8, None where it shows
-        none. It is asked last: to look takes memory that running does not. And memory is not asked
-        before the first call, in which engines make room for what is between the layers.
-        """
-        return {name: self.ask(name) for name in ("peak_memory_mb", "int8_run")}
-
     def ask(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - any answer
         """Send a request and wait for its answer.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from helpers import engine_kinds
 from helpers.benchmark import file_for, token_inputs
 from helpers.engine_child import Setup, own_dtype
-from helpers.engine_process import TIMEOUT, EngineError
+from helpers.engine_process import EngineError
 from helpers.engines import check_takes, open_engine
 from helpers.errors import UserError
 from helpers.model_inputs import Inputs, fitted, vocabulary
@@ -175,9 +175,8 @@ def profiles(
 def steps_of(file: Path, engine: str, inputs: Inputs, num_cores: int | None) -> Any:  # noqa: ANN401
     """Open an engine with its profiler and return its steps."""
     kind = PROFILED[engine]
-    # All calls are one answer.
-    patience = TIMEOUT * (WARMUP + CALLS)
-    where = f"{kind.__module__}:{kind.__name__}"
-    with open_engine(file, where, timeout=patience) as process:
+    with open_engine(file, f"{kind.__module__}:{kind.__name__}") as process:
         process.prepare(*inputs["input_ids"].shape, num_cores)
+        # All calls are one answer.
+        process.timeout *= WARMUP + CALLS
         return process.ask("steps", fitted(inputs, process.inputs))

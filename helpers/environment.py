@@ -184,9 +184,9 @@ def usable_cores() -> int:
     knows where to look for it.
     """
     with contextlib.suppress(ImportError):
-        import joblib
+        from joblib.externals.loky import cpu_count  # joblib's own says 1 without /dev/shm
 
-        return joblib.cpu_count()
+        return cpu_count()
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -220,7 +220,7 @@ def listed(text: str) -> list:
     except (ValueError, SyntaxError):
         raise UserError(
             f"{text[:60]!r} is no list of labels. Expected names between commas, or [0, 2] or "
-            "['joy', 'fear']."
+            f"['joy', 'fear']. For a class of that name pass --problem_type {SINGLE_LABEL}."
         ) from None
     return list(found)
 

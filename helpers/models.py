@@ -195,15 +195,20 @@ def check_architecture(name: str | Path, model_type: str, info: dict[str, list])
             )
 
 
+def load_config(source: str | Path) -> "PretrainedConfig":
+    """Return the config of a model; code that comes with it is not run."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+
+
 def load_model(checkpoint: Checkpoint) -> "nn.Module":
     """Rebuild the model of a checkpoint: architecture, then recipe structure, then all weights.
 
     Raises:
         UserError: if weights and architecture do not fit each other exactly.
     """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(checkpoint.folder)
+    config = load_config(checkpoint.folder)
     model = model_class(config, checkpoint.folder)(config)
     compat.make_attention_quantizable(model)
     if checkpoint.recipe_file:

@@ -23,6 +23,7 @@ from helpers.text_lengths import TextLengths, count_lengths, positions_of, texts
 from helpers.text_measurements import BUCKETS, ONE_LENGTH, WAYS, TextMeasurement
 from helpers.text_proof import agreement
 from helpers.text_runs import Pass, Singles, Work, in_passes, one_by_one, open_group
+from helpers.text_tasks import Regression
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -168,7 +169,7 @@ def score(model: Path, outputs: np.ndarray, work: Work) -> dict[str, Any]:
     task, names = work.task, labels_beside(model)
     if outputs.shape[1] != len(task.labels):
         return {}
-    if len(task.labels) > 1:  # a score has one name, and nothing is chosen by it
+    if not isinstance(task, Regression):  # a score's name matters to nobody
         if set(names) != set(task.labels):
             return {}
         outputs = outputs[:, [names.index(label) for label in task.labels]]

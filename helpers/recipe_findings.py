@@ -58,7 +58,7 @@ def zeros_let_go(recipe: "Recipe", modifier: "RecipeModifier") -> list[str]:
     constant = modifier.name == "ConstantPruningModifier"
     if not (constant or modifier.prunes) or not 0 <= until < recipe.num_epochs:
         return []
-    if modifier.prunes and modifier.params.get("leave_enabled", True):
+    if modifier.prunes and not modifier.lets_go:
         return []
     mend = "Set end_epoch: -1.0." if constant else "Set leave_enabled: true."
     return [f"{modifier.name} lets its zeros go at epoch {until:g}; training fills them. {mend}"]

@@ -46,6 +46,11 @@ class RecipeModifier:
         return self.params.get("final_sparsity") is not None
 
     @property
+    def lets_go(self) -> bool:
+        """True if its zeros are no longer held after its end."""
+        return not self.params.get("leave_enabled", True)
+
+    @property
     def quantizes(self) -> bool:
         """True if it turns the model to int8."""
         return self.name == "QuantizationModifier"

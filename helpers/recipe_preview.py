@@ -140,11 +140,13 @@ def schedule(recipe: "Recipe", points: int = 401) -> "pd.DataFrame":
 def sparsity_at(recipe: "Recipe", epoch: float) -> float:
     """Return the planned share of zeros at an epoch, 0 to 1; mean over the pruned patterns."""
     levels: dict[str, float] = {}
-    # They come by their start: where two prune the same matrices, the later one goes on.
+    held: dict[str, float] = {}
+    # Where two prune the same matrices, zeros are not given back unless the first lets them go.
     for modifier in (m for m in recipe.modifiers if m.prunes):
-        begun = epoch >= modifier.start_epoch
         for pattern, final in modifier.levels().items():
-            levels[pattern] = gradual(modifier, final, epoch) if begun else levels.get(pattern, 0.0)
+            planned = gradual(modifier, final, epoch) if epoch >= modifier.start_epoch else 0.0
+            levels[pattern] = max(held.get(pattern, 0.0), planned)
+            held[pattern] = 0.0 if modifier.lets_go else levels[pattern]
     return sum(levels.values()) / len(levels) if levels else 0.0
 
 

@@ -121,17 +121,18 @@ class Recipe:
     def pruning_targets(self) -> dict[str, PruningTarget]:
         """Return parameter pattern to what is promised for it; only modifiers that make zeros.
 
-        Where two prune the same matrices, the more zeros: no later stage gives any back, whatever
-        epochs the stages had in their own runs.
+        Where two prune the same matrices, the more zeros, unless the first has let them go: a
+        stage keeps the epochs of its own run, so their order says nothing.
         """
         targets: dict[str, PruningTarget] = {}
+        held: dict[str, float] = {}
         for modifier in (m for m in self.modifiers if m.prunes):
             mask = str(modifier.params.get("mask_type") or "unstructured")
             shared = modifier.name in _GLOBAL or bool(modifier.params.get("global_sparsity"))
             for pattern, level in modifier.levels().items():
-                target = PruningTarget(level, mask, not shared)
-                known = targets.get(pattern, target)
-                targets[pattern] = max(target, known, key=lambda found: found.final_sparsity)
+                if level >= held.get(pattern, 0.0):
+                    targets[pattern] = PruningTarget(level, mask, not shared)
+                    held[pattern] = 0.0 if modifier.lets_go else level
         return targets
 
     def explain(self) -> "pd.DataFrame":

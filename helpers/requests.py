@@ -209,8 +209,8 @@ def check_request(asked: Request, *, disabled: bool = False) -> None:
     task, model, recipe, teacher = asked.task, asked.model, asked.recipe, asked.teacher
     if type(task).__name__ in CHOICES and len(task.labels) < 2:
         raise UserError(
-            f"All rows of {task.name} have the same label ({', '.join(task.labels) or 'none'}): "
-            "nothing to learn. Expected 2 labels or more."
+            f"{task.name} holds {len(task.labels)} labels ({', '.join(task.labels)}): nothing to "
+            "learn. Expected 2 or more."
         )
     if isinstance(model, Checkpoint) and model.run["quantized_modules"]:
         raise UserError(

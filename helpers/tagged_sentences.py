@@ -142,7 +142,7 @@ def label_names(train: "Dataset", validation: "Dataset") -> list[str]:
     """Return all tags, sorted; of each type in validation, train must have one tag at least.
 
     Raises:
-        UserError: if they are no BIO tags, all the same, or validation has types that they do not.
+        UserError: if they are no BIO tags, or validation has types that they do not.
     """
     found, wanted = ({tag for row in split["tags"] for tag in row} for split in (train, validation))
     strange = sorted(tag for tag in found | wanted if tag != OUTSIDE and not TAG.fullmatch(tag))

@@ -112,10 +112,8 @@ def check_width(teacher: Checkpoint, student: str | Path | Checkpoint) -> None:
     Raises:
         UserError: if one is wider than the other.
     """
-    from transformers import AutoConfig
-
     sources = (str(teacher.folder), models.tokenizer_source(student))
-    widths = [AutoConfig.from_pretrained(source).hidden_size for source in sources]
+    widths = [models.load_config(source).hidden_size for source in sources]
     if widths[0] == widths[1]:
         return
     raise UserError(

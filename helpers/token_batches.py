@@ -34,9 +34,7 @@ def check_room(checkpoint: Checkpoint, task: Task) -> None:
     Raises:
         UserError: naming the length there is; a tokenizer may name no limit at all.
     """
-    from transformers import AutoConfig
-
-    most = AutoConfig.from_pretrained(checkpoint.folder).max_position_embeddings
+    most = models.load_config(checkpoint.folder).max_position_embeddings
     check_length(task.max_seq_length, most)
 
 

@@ -55,7 +55,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", BOOTSTRAP)
-@pytest.mark.parametrize("minor", range(8, 15))
+@pytest.mark.parametrize("minor", range(8, 12))  # ours reads nothing newer
 def test_other_pythons_can_read_it(name: str, minor: int) -> None:
     ast.parse((NOTEBOOKS / name).read_text(), feature_version=(3, minor))
 

@@ -25,7 +25,7 @@ from helpers.benchmark import (
     token_inputs,
     verdict,
 )
-from helpers.engine_child import Setup
+from helpers.engine_child import CALLS_A_STREAM, Setup, run_many
 from helpers.engine_process import check_threads
 from helpers.errors import UserError
 
@@ -62,6 +62,29 @@ def test_real_engines_are_timed_round_by_round(onnx_file: Path, tmp_path: Path) 
     save(found, tmp_path / "results" / "speed.json", {"python": "3.11"})
     assert load(tmp_path / "results" / "speed.json") == found
     assert list(as_table(found)["median_ms"]) == sorted(m.median_ms for m in found)
+
+
+def test_rows_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = []
+
+    def take_turn(row: benchmark.Row, _: object, *, counts: bool) -> None:
+        turns.append((row.model, counts))
+
+    monkeypatch.setattr(benchmark, "take_turn", take_turn)
+    rows = [benchmark.Row(name, "x", Path(), {}) for name in "ab"]
+    benchmark.time_rows(rows, token_inputs((1, 8)), rounds=2, warmup=1)
+    assert turns == [(name, counts) for counts in (False, True, True) for name in "ab"]
+
+
+def test_of_calls_at_once_the_time_is_divided_by_their_number() -> None:
+    calls = []
+
+    def run(_: object) -> None:
+        calls.append(time.sleep(0.05))
+
+    # Two at a time: half of what one takes.
+    assert 0.02 < run_many(run, {}, Setup(1, 8, 2, streams=2)) < 0.045
+    assert len(calls) == 2 * CALLS_A_STREAM
 
 
 def test_rounds_end_early_at_the_time_limit_but_not_too_early(onnx_file: Path) -> None:  # noqa: F811

@@ -18,7 +18,8 @@ from helpers import environment
 from helpers.__main__ import COMMANDS, how_to_go_on, main
 from helpers.commands import parse
 from helpers.environment import REPOSITORY
-from helpers.errors import UserError
+from helpers.errors import ProofError, UserError
+from helpers.notebooks import CellFailed
 from helpers.stops import Checkpoint, OnnxModel
 
 RECIPE = "num_epochs: 1.0\nmodifiers:\n  - !EpochRangeModifier\n      start_epoch: 0.0\n"
@@ -34,6 +35,24 @@ BAD_RECIPES = {
     "late": (RECIPE + PRUNE.format(start=2.0, end=3.0, pattern=QUERY), "run ends at epoch 1"),
     "hostile": ("num_epochs: eval(__import__('os').system('touch owned'))\n", "refused"),
 }
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ProofError("zeros", 80, 40, "Mend."), "proof failed: zeros: expected 80, found 40"),
+        (CellFailed("05, cell 3"), "notebook failed: 05, cell 3"),
+    ],
+)
+def test_what_failed_is_a_line_and_code_1(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fails(argv: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("helpers.commands.inspect.main", fails)
+    assert main(["inspect"]) == 1
+    assert capsys.readouterr().err.startswith(said)
 
 
 @pytest.fixture(scope="module")

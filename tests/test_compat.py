@@ -14,7 +14,6 @@ import torch
 from helpers import compat, export
 from helpers.environment import REPOSITORY, locked_versions
 from helpers.stops import Checkpoint
-from helpers.tasks import Task
 
 # No call gets out, and each attempt is counted.
 NO_NETWORK = """
@@ -217,22 +216,26 @@ def test_the_newer_quantization_needs_an_open_qconfig(monkeypatch: pytest.Monkey
         manager().apply_structure(tiny_classifier(), epoch=9.0)
 
 
+def test_the_trainer_puts_the_mends_in() -> None:
+    """In a fresh process, since tests of the mends put them in themselves."""
+    code = (
+        "import os; os.environ.pop('MEMORY_BOUNDED', None)\n"
+        "import helpers.trainer\n"
+        "from sparseml.pytorch.sparsification.pruning import ConstantPruningModifier as kept\n"
+        "from sparseml.pytorch.sparsification.pruning import modifier_pruning_obs as obs\n"
+        "from sparseml.pytorch.utils import GradSampler as sampler\n"
+        "added = obs.EmpiricalBlockFisherInverse.add_grad\n"
+        "mended = kept.check_mask_update, added, sampler.iter_module_backwards\n"
+        "print([hasattr(one, '__wrapped__') for one in mended], os.environ['MEMORY_BOUNDED'])"
+    )
+    assert run_python(code).splitlines()[-1] == "[True, True, True] true"
+
+
 def test_paths_given_to_sparseml_are_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert compat.absolute("out/model") == str(tmp_path.resolve() / "out" / "model")
-
-
-def test_a_relative_output_folder_works(
-    tiny_task: Task, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import helpers
-
-    monkeypatch.chdir(tmp_path)
-    quick = {"max_steps": 1, "per_device_train_batch_size": 8, "disable_tqdm": True}
-    made = helpers.fine_tune(tiny_task, tiny_model, "out/run", **quick)
-    assert made.folder == tmp_path.resolve() / "out" / "run"
 
 
 def test_quantized_weights_lie_where_sparseml_looks_for_them(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kernels import VERSIONS, other_python
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -270,7 +271,13 @@ def test_setup_passes_by_a_python_that_refuses(checkout: Path) -> None:
     shim.parent.mkdir()
     shim.write_text("#!/bin/sh\nexit 127\n")
     shim.chmod(0o755)
-    assert _setup(checkout).returncode == 2
+    done = _setup(checkout, "--python")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_setup_takes_no_other_version(checkout: Path) -> None:
+    done = _setup(checkout, "--python", PYTHON=str(other_python(VERSIONS[0])))
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_setup_takes_the_python_it_is_given(checkout: Path) -> None:

@@ -33,26 +33,26 @@ from helpers.text_tasks import Regression
 
 
 @pytest.fixture(scope="module")
-def exported(
+def both(
     sparse_int8: Checkpoint, tiny_task: Task, tmp_path_factory: pytest.TempPathFactory
 ) -> OnnxModel:
-    """Return the proven export of the tiny sparse int8 model."""
-    return export.export_onnx(sparse_int8, tiny_task, tmp_path_factory.mktemp("x") / "int8")
-
-
-def test_an_int8_export_is_proven(exported: OnnxModel) -> None:
-    checks = {row["check"]: row for row in exported.proof["checks"]}
-    # 2 layers x (6 matrices + 2 attention products) + pooler + classifier.
-    assert checks["int8 products"]["found"] == 18
-    assert {"zeros", "onnxruntime logits", "deepsparse logits", "deepsparse accuracy"} <= set(
-        checks
+    """Return an int8 export in both forms."""
+    return export.export_onnx(
+        sparse_int8, tiny_task, tmp_path_factory.mktemp("x") / "both", form="both"
     )
 
 
-def test_the_folder_is_complete(exported: OnnxModel) -> None:
-    names = {file.name for file in exported.folder.iterdir()}
+def test_the_folder_is_complete(both: OnnxModel) -> None:
+    names = {file.name for file in both.folder.iterdir()}
     assert {"model.onnx", "config.json", "tokenizer.json", "proof.json"} <= names
-    assert OnnxModel.load(exported.folder).proof == exported.proof
+    assert OnnxModel.load(both.folder).proof == both.proof
+
+
+def test_an_export_of_other_weights_is_not_taken_for_it(
+    both: OnnxModel, sparse_int8: Checkpoint, pruned: Checkpoint
+) -> None:
+    assert export.reuse(both.folder, sparse_int8).proof == both.proof
+    assert export.reuse(both.folder, pruned) is None
 
 
 def test_a_dense_export_is_proven(dense: Checkpoint, tiny_task: Task, tmp_path: Path) -> None:
@@ -146,22 +146,14 @@ def test_lost_quantization_fails_its_proof(
         export.export_onnx(sparse_int8, tiny_task, tmp_path / "out")
 
 
-@pytest.fixture(scope="module")
-def both(
-    sparse_int8: Checkpoint, tiny_task: Task, tmp_path_factory: pytest.TempPathFactory
-) -> OnnxModel:
-    """Return an int8 export in both forms."""
-    return export.export_onnx(
-        sparse_int8, tiny_task, tmp_path_factory.mktemp("x") / "both", form="both"
-    )
-
-
 def test_both_forms_are_written_and_each_is_proven(both: OnnxModel) -> None:
     assert sorted(f.name for f in both.folder.glob("*.onnx")) == ["model.onnx", "model_qdq.onnx"]
     found = {row["check"]: row["found"] for row in both.proof["checks"]}
     assert found["int8 products"] == found["qdq: int8 products"] == 18
     assert found["qdq: openvino runs int8"] >= 18 - export_proof.may_stay_float(18)
-    assert {"deepsparse logits", "qdq: openvino logits", "qdq: onnxruntime accuracy"} <= set(found)
+    # 2 layers x (6 matrices + 2 attention products) + pooler + classifier.
+    plain = {"zeros", "onnxruntime logits", "deepsparse logits", "deepsparse accuracy"}
+    assert plain | {"qdq: openvino logits", "qdq: onnxruntime accuracy"} <= set(found)
 
 
 def test_one_form_alone_is_the_model_and_another_is_not_taken_for_it(
@@ -273,11 +265,11 @@ def test_an_export_folder_that_is_a_file_is_refused(
         export.export_onnx(dense, tiny_task, tmp_path / "taken")
 
 
-def test_a_tampered_export_is_not_opened(exported: OnnxModel, tmp_path: Path) -> None:
+def test_a_tampered_export_is_not_opened(both: OnnxModel, tmp_path: Path) -> None:
     import shutil
 
     copy = tmp_path / "copy"
-    shutil.copytree(exported.folder, copy)
+    shutil.copytree(both.folder, copy)
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "hidden_size": 1}))
     with pytest.raises(UserError, match="changed after the run ended"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from helpers import token_batches
 from helpers.__main__ import main
 from helpers.commands.arguments import TextArguments
 from helpers.errors import UserError
@@ -125,12 +126,15 @@ def long_files(tiny_files: list[str], tmp_path: Path) -> list[str]:
 
 
 def test_the_length_that_is_asked_for_may_be_another_than_the_trained_one(
-    source: Path, long_files: list[str], tmp_path: Path
+    source: Path, long_files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Checkpoint.load(source).run["max_seq_length"] == 16
+    lengths, real = set(), token_batches.padded
+    monkeypatch.setattr(token_batches, "padded", lambda *a: lengths.add(a[2]) or real(*a))
     longer = [*long_files, "--max_seq_length", "32"]
     assert main(["export", str(source), "--onnx_export_path", str(tmp_path / "o"), *longer]) == 0
     assert main(["quantize", str(source), "--output_dir", str(tmp_path / "int8"), *longer]) == 0
+    assert lengths == {32}
 
 
 def test_a_length_beyond_the_model_is_refused(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from helpers import models, weights
+from helpers import adoption, models, weights
 from helpers.errors import UserError
 from helpers.stops import Checkpoint
 from helpers.tasks import Task
@@ -219,13 +219,19 @@ def test_pickled_code_is_never_run(form: str, copy: Path, tmp_path: Path) -> Non
     assert mark.exists(), "the bomb is a real one"
 
 
-def test_code_that_comes_with_a_model_is_never_run(copy: Path, tmp_path: Path) -> None:
+def test_code_that_comes_with_a_model_is_never_run(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mark = tmp_path / "code was run"
     (copy / "theirs.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
     classes = {"AutoConfig": "theirs.C", "AutoModelForSequenceClassification": "theirs.M"}
     with_config(copy, model_type="theirs", auto_map=classes)
     with pytest.raises(UserError, match="cannot be read"):
         models.new_model(copy, task())
+    # Transformers asks whether to run it, unless it is told not to.
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(UserError, match="cannot be read"):
+        adoption.adopt(copy, task())
     assert not mark.exists()
 
 

@@ -33,6 +33,15 @@ def test_a_start_that_was_made_anew_is_noticed(
         path.check_origin(stored, path.STEPS["prune80"], tiny_task)
 
 
+def test_a_teacher_that_was_made_anew_is_noticed(
+    pruned: Checkpoint, sparse_int8: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    stop = Checkpoint.load(shutil.copytree(sparse_int8.folder, tmp_path / "stop"))
+    shutil.copytree(pruned.folder, tmp_path / "dense")
+    with pytest.raises(UserError, match=r"other start \(dense\) and teacher \(dense\) than"):
+        path.check_origin(stop, path.STEPS["prune90_quant_distill"], tiny_task)
+
+
 def test_other_data_is_noticed(stored: Checkpoint, tiny_task: Task) -> None:
     fewer = tiny_task.shortened(8, None)
     with pytest.raises(UserError, match="trained on other data than there is now"):

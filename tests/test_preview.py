@@ -185,8 +185,16 @@ def test_the_mean_is_over_patterns_whatever_they_share(written: Callable[..., Re
 def test_a_stage_of_another_length_gives_no_zeros_back(written: Callable[..., Recipe]) -> None:
     """Stages keep the epochs of their own runs, so the later one may seem to start first."""
     ninety = prune(start=0.2, init=0.5).replace("final_sparsity: 0.5", "final_sparsity: 0.9")
-    (target,) = written(prune(start=0.4), ninety).pruning_targets().values()
-    assert target.final_sparsity == 0.9
+    recipe = written(prune(start=0.4), ninety)
+    (target,) = recipe.pruning_targets().values()
+    assert target.final_sparsity == recipe.schedule(3).sparsity.iloc[-1] == 0.9
+
+
+def test_zeros_that_were_let_go_are_not_promised(written: Callable[..., Recipe]) -> None:
+    first = prune(end=1.0, leave="false").replace("final_sparsity: 0.5", "final_sparsity: 0.9")
+    recipe = written(first, prune(start=2.0, end=3.0))
+    (target,) = recipe.pruning_targets().values()
+    assert target.final_sparsity == recipe.schedule(3).sparsity.iloc[-1] == 0.5
 
 
 def test_a_pruner_without_patterns_is_held_to_all(

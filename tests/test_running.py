@@ -60,23 +60,6 @@ def test_a_model_may_be_measured_where_it_lies(
     assert (place / "evaluation" / "eval_results.json").is_file()
 
 
-def test_the_same_command_with_an_export_may_be_given_twice(
-    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
-    flags += ["--onnx_export_path", tmp_path / "onnx", "--max_steps", "2"]
-    assert run(*data, *flags) == 0
-    proof = (tmp_path / "onnx" / "proof.json").read_text()
-    capsys.readouterr()
-    assert run(*data, *flags) == 0
-    out = capsys.readouterr().out
-    assert "nothing to train" in out and "nothing to do" in out
-    assert (tmp_path / "onnx" / "proof.json").read_text() == proof
-    # Another run is not stopped at its end, but before it begins.
-    assert run(*data, *flags, "--data_seed", "7") == 2
-    assert "already holds something" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
@@ -167,18 +150,16 @@ def test_a_finished_run_is_taken_up_by_the_same_flags(
     onnx = ["--onnx_export_path", tmp_path / "onnx"]
     assert run(*data, *flags, "--max_steps", "1", *onnx) == 0, "the export alone was missing"
     assert "nothing to train" in capsys.readouterr().out
-    assert (tmp_path / "onnx" / "proof.json").is_file()
-    assert run(*data, *flags, "--max_steps", "2") == 2
-    assert "already holds something" in capsys.readouterr().err
+    proof = (tmp_path / "onnx" / "proof.json").read_text()
+    assert run(*data, *flags, "--max_steps", "1", *onnx) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert (tmp_path / "onnx" / "proof.json").read_text() == proof
+    # Another run is not stopped at its end, but before it begins.
+    for other in (["--max_steps", "2"], ["--max_steps", "1", "--data_seed", "7", *onnx]):
+        assert run(*data, *flags, *other) == 2
+        assert "already holds something" in capsys.readouterr().err
     assert (tmp_path / "o" / "run.json").stat().st_mtime_ns == written
-
-
-def test_own_files_give_the_task_its_name(
-    dense: Checkpoint, data: list[str], tmp_path: Path
-) -> None:
-    flags = ["--model_name_or_path", dense.folder, "--output_dir", tmp_path / "o"]
-    assert run(*data, *flags, "--max_steps", "1") == 0
-    assert Checkpoint.load(tmp_path / "o").run["task"] == "train"
+    assert Checkpoint.load(tmp_path / "o").run["task"] == "train", "its file's name"
 
 
 def test_a_finished_model_is_exported_with_the_files_it_was_trained_on(
@@ -213,6 +194,7 @@ def test_a_finished_model_needs_only_the_rows_to_measure_on(
     assert run(*flags, *places) == 0
     found = json.loads((tmp_path / "measured" / "eval_results.json").read_text())
     assert found == pytest.approx(dense.metrics)
+    assert (tmp_path / "onnx" / "proof.json").is_file()
     export = ["export", str(dense.folder), *data[2:4]]
     assert main([*export, "--onnx_export_path", str(tmp_path / "again")]) == 0
 
@@ -288,14 +270,6 @@ def test_a_recipe_cut_short_is_said(
     # Whether int8 learnt this fast is any good is not asked here.
     run(*data, *flags, *recipe, "--max_steps", "7")
     assert "--max_steps 7 ends minilm-6layers_quant early" in capsys.readouterr().out
-
-
-def test_a_finished_checkpoint_is_exported_without_training(
-    dense: Checkpoint, data: list[str], tmp_path: Path
-) -> None:
-    flags = ["--model_name_or_path", dense.folder, "--output_dir", tmp_path / "measured"]
-    assert run(*data, *flags, "--do_eval", "--onnx_export_path", tmp_path / "onnx") == 0
-    assert (tmp_path / "onnx" / "proof.json").is_file()
 
 
 def test_somebody_elses_model_can_be_measured(

@@ -474,7 +474,7 @@ def test_a_file_of_one_label_can_be_measured_but_not_trained_on(tmp_path: Path) 
     file.write_text("text,label\none,good\ntwo,good\n")
     task = load_task("some", train_file=file, validation_file=file)
     assert list(task.with_labels(["bad", "good"]).validation["label"]) == [1, 1]
-    with pytest.raises(UserError, match=r"same label \(good\): nothing to learn. Expected 2"):
+    with pytest.raises(UserError, match=r"holds 1 labels \(good\): nothing to learn. Expected 2"):
         fine_tune(task, output_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

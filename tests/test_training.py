@@ -1,14 +1,17 @@
 """Training: what it promises holds, and each check fails when its fault is put in."""
 
+import copy
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from sparseml.transformers.sparsification.training_args import TrainingArguments
 
 import helpers
 from helpers import (
@@ -16,6 +19,9 @@ from helpers import (
     engine_child,
     models,
     notebooks,
+    processes,
+    requests,
+    resuming,
     sparsity,
     teaching,
     trainer,
@@ -28,6 +34,13 @@ from helpers.stops import Checkpoint
 from helpers.tasks import Task
 from helpers.training_proof import check_pruned
 
+# Those of the fixture.
+DENSE = {
+    "num_train_epochs": 4,
+    "per_device_train_batch_size": 8,
+    "learning_rate": 5e-3,
+    "disable_tqdm": True,
+}
 QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "disable_tqdm": True}
 
 
@@ -41,15 +54,6 @@ def logits(model: torch.nn.Module) -> np.ndarray:
 def test_a_dense_run_learns_and_says_how_it_was_made(dense: Checkpoint) -> None:
     assert dense.metrics["accuracy"] > 0.9
     assert {"versions", "machine", "history", "request", "minutes"} <= set(dense.run)
-
-
-def test_peak_memory_is_in_gb_wherever_it_was_measured(
-    tiny_model: Path, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A Mac says its peak in bytes and Linux in KiB, which `peak_memory_mb` knows."""
-    monkeypatch.setattr(engine_child, "peak_memory_mb", lambda: 1536.0)
-    made = helpers.fine_tune(tiny_task, tiny_model, tmp_path / "measured", **QUICK)
-    assert made.run["peak_memory_gb"] == 1.5
 
 
 def test_a_mac_counts_its_peak_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,13 +118,82 @@ def test_the_same_request_is_not_trained_twice(
         tiny_task,
         tiny_model,
         dense.folder,
-        num_train_epochs=4,
-        per_device_train_batch_size=8,
-        learning_rate=5e-3,
-        disable_tqdm=True,
+        **DENSE,
     )
     assert again.run == dense.run
     assert notebooks.FOUND.findall(capsys.readouterr().out) == [dense.name]
+
+
+# One other value for each setting that changes what is learnt.
+OTHERS = {
+    "num_train_epochs": 9,
+    "per_device_train_batch_size": 3,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 1e-7,
+    "max_steps": 5,
+    "seed": 7,
+    "fp16": True,
+    "data_seed": 7,
+    "dataloader_drop_last": True,
+    "full_determinism": True,
+    "lr_scheduler_kwargs": {"num_cycles": 2},
+    "neftune_noise_alpha": 5.0,
+    "optim_args": "a=1",
+    "weight_decay": 0.5,
+    "warmup_ratio": 0.5,
+    "warmup_steps": 5,
+    "max_grad_norm": 0.5,
+    "adam_beta1": 0.5,
+    "adam_beta2": 0.5,
+    "adam_epsilon": 0.5,
+    "group_by_length": False,
+    "label_smoothing_factor": 0.5,
+    "lr_scheduler_type": "constant",
+    "optim": "adafactor",
+}
+
+
+def test_another_run_is_another_request(
+    dense: Checkpoint, sparse_int8: Checkpoint, tiny_task: Task, tmp_path: Path
+) -> None:
+    assert set(requests.DECISIVE) <= set(OTHERS)
+    args = TrainingArguments(output_dir=str(tmp_path), **trainer.DEFAULTS)
+    base = requests.Request(tiny_task, args)
+    known = [requests.describe_request(base)]
+    for name, value in OTHERS.items():
+        changed = copy.copy(args)
+        setattr(changed, name, value)
+        known.append(requests.describe_request(replace(base, args=changed)))
+    recipe = helpers.load_recipe("minilm-6layers_prune80")
+    for change in (
+        {"task": tiny_task.shortened(8, None)},
+        {"model": dense},
+        {"model": sparse_int8},
+        {"recipe": recipe},
+        {"recipe": helpers.load_recipe("minilm-6layers_prune80", num_epochs=1)},
+        {"teacher": dense},
+        {"bf16": True},
+        {"dropout": 0.0},
+    ):
+        known.append(requests.describe_request(replace(base, **change)))
+    assert [i for i, one in enumerate(known) if one in known[:i]] == []
+
+
+def test_a_run_that_is_to_be_overwritten_is_not_gone_on_with(
+    dense: Checkpoint, tiny_model: Path, tiny_task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def stop(folder: Path, place: str | None, *_: object) -> None:
+        asked.append(place)
+        raise UserError("enough")
+
+    monkeypatch.setattr(resuming, "place_to_resume", stop)
+    for more in ({}, {"resume_from_checkpoint": "true"}):
+        same = {**DENSE, **more, "overwrite": True}
+        with pytest.raises(UserError, match="enough"):
+            helpers.fine_tune(tiny_task, tiny_model, dense.folder, **same)
+    assert asked == ["false", "true"]
 
 
 def test_a_folder_with_another_run_is_refused(
@@ -145,6 +218,25 @@ def test_weights_that_change_on_the_way_to_disk_are_noticed(
     with pytest.raises(ProofError, match="reload"):
         helpers.fine_tune(tiny_task, tiny_model, tmp_path / "out", **QUICK)
     assert not any(tmp_path.iterdir()), "a run that failed its proof leaves nothing behind"
+
+
+def test_processes_that_drift_apart_are_noticed(
+    tiny_model: Path, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "gather_object", lambda found: [*found, "other"])
+    with pytest.raises(ProofError, match="the same weights and masks in all 2 processes"):
+        helpers.fine_tune(tiny_task, tiny_model, tmp_path / "out", **QUICK)
+    assert not any(tmp_path.iterdir())
+
+
+def test_int8_that_never_began_is_noticed(
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparsity, "quantized_modules", lambda network: [])
+    recipe = helpers.load_recipe("minilm-6layers_quant", num_epochs=2)
+    with pytest.raises(ProofError, match="QAT never started"):
+        helpers.fine_tune(tiny_task, dense, tmp_path / "out", recipe=recipe, **QUICK)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_mask_that_is_lost_is_noticed(
@@ -289,10 +381,18 @@ def test_a_run_ends_where_its_recipe_ends(
 
 
 def test_a_teacher_changes_what_is_learnt(
-    dense: Checkpoint, tiny_task: Task, tmp_path: Path
+    dense: Checkpoint, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    # A Mac says its peak in bytes and Linux in KiB, which `peak_memory_mb` knows.
+    monkeypatch.setattr(engine_child, "peak_memory_mb", lambda: 1536.0)
+    steps = []
+    monkeypatch.setattr(processes, "average_ranges", steps.append)
     recipe = helpers.load_recipe("minilm-6layers_prune80", num_epochs=1)
     alone = helpers.fine_tune(tiny_task, dense, tmp_path / "alone", recipe=recipe, **QUICK)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["alone"], "no sparse_logs/ is left"
+    assert alone.run["peak_memory_gb"] == 1.5
+    assert len(steps) == alone.run["steps"], "processes agree on ranges after every step"
     taught = helpers.fine_tune(
         tiny_task, dense, tmp_path / "taught", recipe=recipe, distill_teacher=dense, **QUICK
     )
@@ -325,15 +425,6 @@ def test_bf16_is_used_where_it_was_measured_to_be_faster(monkeypatch: pytest.Mon
     monkeypatch.undo()
     # A CPU without the instructions emulates them, fifty times slower.
     assert 0.001 < trainer.bf16_gain() < 20
-
-
-def test_no_sparse_logs_folder_is_left(
-    dense: Checkpoint, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    recipe = helpers.load_recipe("minilm-6layers_prune80", num_epochs=1)
-    helpers.fine_tune(tiny_task, dense, tmp_path / "out", recipe=recipe, **QUICK)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
 
 
 def test_a_reader_sees_a_bar_and_a_line_an_epoch(

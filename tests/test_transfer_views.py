@@ -55,11 +55,23 @@ def test_zeros_that_others_made_are_compared_too(
     assert_frame_equal(theirs, transfer_views.zeros_kept(sparse, transferred))
 
 
-def test_neighbours_are_those_of_either_model(texts: Upstream, sparse: Checkpoint) -> None:  # noqa: F811
+def test_neighbours_are_those_of_either_model(
+    texts: Upstream,
+    sparse: Checkpoint,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     table = transfer_views.neighbours(texts, sparse, rows=4)
     assert len(table) == 4
-    seen, found = table["nearest to the dense model"], table["nearest to the sparse one"]
-    assert all((seen == found) >= table["same"])
+    drawn = np.random.default_rng(0).normal
+    for seen, alike in (
+        (lambda w: np.array(w["labels"]), 1),
+        (lambda w: drawn(size=(len(w), 8)), 0),
+    ):
+        monkeypatch.setattr(transfer_views, "embeddings", lambda _, w, __, seen=seen: seen(w))
+        table = transfer_views.neighbours(texts, sparse, rows=99)
+        assert (table["same"].mean() == 1) == alike
+        columns = table["nearest to the dense model"], table["nearest to the sparse one"]
+        assert (columns[0] == columns[1]).all() == alike
     assert all(len(text.split()) >= transfer_views.WORDS for text in table["text"])
 
 
