@@ -213,10 +213,11 @@ def python_by_uv(advice: str) -> str:
         if code == 0:
             code, said = run([uv, "python", "install", "3.11"])
         if code == 0:
-            code, said = run([uv, "python", "find", "3.11"])
+            # Not that of a .venv here, which the set-up builds anew.
+            code, said = run([uv, "python", "find", "--system", "3.11"])
     if code:
         raise NoKernelError(f"uv could not get one.\n{said}\n{advice}")
-    return said
+    return said.splitlines()[-1]  # after what it warns of
 
 
 def follow(command: list[str], folder: Path, variables: dict[str, str]) -> int:

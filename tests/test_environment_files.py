@@ -315,6 +315,22 @@ def test_setup_on_macos_says_what_is_missing_there(checkout: Path) -> None:
     assert "DeepSparse is for Linux only" in done.stdout
 
 
+def test_setup_refuses_an_intel_mac(checkout: Path) -> None:
+    """Told by the Python that would build it, for which a terminal may be under Rosetta."""
+    python = checkout / "python"
+    site = checkout / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import platform\nplatform.system = lambda: 'Darwin'\nplatform.machine = lambda: 'x86_64'\n"
+    )
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{site}" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    done = _setup(checkout, OSTYPE="darwin22", PYTHON=str(python))
+    assert done.returncode == 2
+    assert "there is no PyTorch of today for Intel Macs" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
 def test_setup_does_nothing_for_a_whole_venv(checkout: Path) -> None:
     _fake_venv(checkout, stamped=True)
     done = _setup(checkout, tools=("cat",))

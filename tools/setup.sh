@@ -28,7 +28,7 @@ candidates() {
     [ -z "${PYTHON:-}" ] || type -P "$PYTHON" || true
     type -aP python3.11 || true
     printf '%s\n' "${PYENV_ROOT:-$home/.pyenv}"/versions/3.11*/bin/python
-    ! type -P uv >/dev/null || uv python find 3.11 2>/dev/null || true
+    ! type -P uv >/dev/null || uv python find --system 3.11 2>/dev/null || true
     [ -z "${CONDA_PREFIX:-}" ] || say "$CONDA_PREFIX/bin/python"
     ! type -P conda >/dev/null || conda env list 2>/dev/null | sed -n 's|^[^#/]*\(/.*\)$|\1/bin/python|p'
     printf '%s\n' "$home"/{miniforge3,mambaforge,miniconda3,anaconda3}{,/envs/*}/bin/python
@@ -82,12 +82,23 @@ is_built() {
     [ -x "$PY" ] && [ -f "$STAMP" ] && [ "$(stamp "$PY" 2>/dev/null)" = "$(cat "$STAMP")" ]
 }
 
+# An older .venv makes room before the new one is built.
 check_space() {
-    "$1" - "$NEEDED_GB" <<'PYTHON' || exit 2
-import shutil, sys
+    "$1" - "$NEEDED_GB" "$VENV" <<'PYTHON' || exit 2
+import os, shutil, sys
 free, needed = shutil.disk_usage(".").free / 1e9, float(sys.argv[1])
-if free < needed:
+old = (os.path.join(folder, name) for folder, _, names in os.walk(sys.argv[2]) for name in names)
+if free + sum(os.lstat(file).st_size for file in old) / 1e9 < needed:
     sys.exit(f"Only {free:.1f} GB free here; the set-up needs {needed:.0f} GB. Make room and run make setup again.")
+PYTHON
+}
+
+# PyTorch's last build for Intel Macs is older than the one in the lock.
+check_machine() {
+    "$1" - <<'PYTHON' || exit 2
+import platform, sys
+if platform.system() == "Darwin" and platform.machine() != "arm64":
+    sys.exit("On a Mac this needs Apple silicon and a Python for it: there is no PyTorch of today for Intel Macs.")
 PYTHON
 }
 
@@ -154,6 +165,7 @@ main() {
         exit 2
     fi
     python=$(find_python)
+    check_machine "$python"
     check_space "$python"
     say "Building $VENV with $python; this takes a few minutes, once."
     trap 'complain "The set-up did not finish and $VENV is not usable. Run make setup again (a network is needed)."' EXIT
