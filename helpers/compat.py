@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from nbclient import NotebookClient
     from transformers import TrainingArguments
 
 # FakeQuantize and SparseML's int8 folding were seen to work with this opset.
@@ -107,6 +108,16 @@ def absolute(path: Path | str) -> str:
     Cause: SparseML joins a relative model path with itself when it reloads.
     """
     return str(Path(path).resolve())
+
+
+def was_interrupted(client: NotebookClient) -> bool:
+    """Tell whether Ctrl-C ended a notebook.
+
+    Symptom: "notebook failed", or the traceback of an AssertionError, for Ctrl-C.
+    Cause: nbclient takes the signal for itself and ends the kernel, which fails in one way or
+    another; what is looked for here is there after that only.
+    """
+    return hasattr(client, "_async_cleanup_kernel_future")
 
 
 def weight_file_name(quantized: bool) -> str:

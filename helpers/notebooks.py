@@ -15,7 +15,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 from tqdm.auto import tqdm
 
-from helpers import environment
+from helpers import compat, environment
 from helpers.errors import CellFailed, UserError
 
 FOLDER = environment.REPOSITORY / "notebooks"
@@ -60,6 +60,7 @@ def run(file: Path) -> tuple[NotebookNode, float]:
 
     Raises:
         CellFailed: at the first cell that raises, or takes longer than `CELL_SECONDS`.
+        KeyboardInterrupt: Ctrl-C, which nbclient takes for itself.
     """
     notebook = nbformat.read(file, as_version=4)
     client = NotebookClient(
@@ -73,11 +74,15 @@ def run(file: Path) -> tuple[NotebookNode, float]:
         client.on_cell_executed = lambda **_: bar.update()
         try:
             client.execute()
-        except CellExecutionError as error:
-            reason = f"{error.ename}: {error.evalue}"
-            raise CellFailed(f"{file.name}, cell {failing(notebook)}: {reason}") from error
-        except (CellTimeoutError, DeadKernelError) as error:
-            raise CellFailed(f"{file.name}: {type(error).__name__}: {error}") from error
+        except Exception as error:
+            if compat.was_interrupted(client):
+                raise KeyboardInterrupt from error
+            if isinstance(error, CellExecutionError):
+                reason = f"{error.ename}: {error.evalue}"
+                raise CellFailed(f"{file.name}, cell {failing(notebook)}: {reason}") from error
+            if isinstance(error, CellTimeoutError | DeadKernelError):
+                raise CellFailed(f"{file.name}: {type(error).__name__}: {error}") from error
+            raise
         bar.update(bar.total - bar.n)
     return notebook, (time.monotonic() - began) / 60
 

@@ -8,9 +8,12 @@ import ast
 import base64
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from PIL import Image
 
 from helpers import environment, notebooks, plots, results
 from helpers.__main__ import main
+from helpers.environment import REPOSITORY
 from helpers.errors import CellFailed, UserError
 from helpers.notebooks import in_few_colours
 
@@ -290,6 +294,43 @@ def test_a_cell_that_hangs_ends_the_run(tmp_path: Path, monkeypatch: pytest.Monk
     file = written(small("import time\ntime.sleep(60)"), tmp_path)
     with pytest.raises(CellFailed, match=r"07_small.ipynb: CellTimeoutError"):
         notebooks.run(file)
+
+
+def test_ctrl_c_is_no_failed_cell(tmp_path: Path) -> None:
+    """nbclient takes the signal for itself, and ends the kernel."""
+    began = f"open({str(tmp_path / 'began')!r}, 'w').close()"
+    file = written(small(began, "import time\ntime.sleep(60)"), tmp_path)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom helpers import notebooks\n"
+        "try:\n    notebooks.run(Path(sys.argv[1]))\n"
+        "except KeyboardInterrupt:\n    print('interrupted')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, file], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "began").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "interrupted\n"
+
+
+def test_a_relative_folder_of_runs_is_the_kernels_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUTORIAL_RUNS", "mine")
+    seen = []
+
+    def run(file: Path) -> tuple[nbformat.NotebookNode, float]:
+        seen.append(os.environ["TUTORIAL_RUNS"])
+        return nbformat.read(file, 4), 1.0
+
+    monkeypatch.setattr(notebooks, "run", run)
+    assert main(["tutorial", "--notebooks", "09"]) == 0
+    assert seen == [str(tmp_path.resolve() / "mine")]
+    assert (tmp_path / "mine" / "notebooks").is_dir()
 
 
 def test_what_is_stored_is_light() -> None:

@@ -1,5 +1,6 @@
 """Run the notebooks in order and print what they measured."""
 
+import os
 import time
 from dataclasses import dataclass, field
 
@@ -21,11 +22,14 @@ def main(argv: list[str]) -> int:
     """Run the notebooks at the size of `TUTORIAL_TIER`; print minutes, then the results."""
     import nbformat
 
-    from helpers import environment, notebooks, result_tables, results, tiers
+    from helpers import compat, environment, notebooks, result_tables, results, tiers
 
     asked, output = parse("tutorial", (TutorialArguments, JsonArgument), argv)
     environment.check_python()
     environment.check_packages()
+    for name in ("TUTORIAL_RUNS", "TUTORIAL_DATA_DIR"):
+        if name in os.environ:  # kernels stand in notebooks/
+            os.environ[name] = compat.absolute(os.environ[name])
     tier = tiers.current().name
     folder = notebooks.FOLDER if asked.store else environment.runs_folder() / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
