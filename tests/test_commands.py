@@ -193,6 +193,23 @@ def test_one_speed_is_measured_at_a_time(other: str, refused: Callable[..., str]
     assert "give one" in refused("speed", "--recipe", "minilm-6layers_prune80", other, "--store")
 
 
+def test_too_few_rows_for_the_steps_that_are_to_be_timed(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTORIAL_TIER", "smoke")
+    assert "and 64 are to be timed" in refused("speed", "--idle_recipe")
+
+
+def test_a_file_of_flags_is_no_model(refused: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "flags.yaml"
+    for command, flags in (
+        ("quantize", "model_name_or_path: nowhere\noutput_dir: x\n"),
+        ("shape", "shape: nowhere\nonnx_export_path: y\n"),
+    ):
+        file.write_text(flags)
+        assert "nowhere" in refused(command, str(file))
+
+
 @pytest.mark.parametrize("name", BAD_RECIPES)
 def test_bad_recipes_are_refused(
     name: str,

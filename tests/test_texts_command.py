@@ -8,6 +8,7 @@ from test_real_texts import export, mixed  # noqa: F401 - fixtures
 
 from helpers import text_measurements
 from helpers.__main__ import main
+from helpers.stops import Checkpoint
 
 QUICK = ["--timed_texts", "4", "--passes", "1", "--num_cores", "1", "--engines", "onnxruntime"]
 
@@ -91,3 +92,13 @@ def test_data_and_models_that_do_not_go_are_refused(
         message = capsys.readouterr().err
         assert reason in message
         assert len(message.splitlines()) <= 2
+
+
+def test_texts_of_which_nothing_could_be_timed_fail_and_nothing_is_written(
+    dense: Checkpoint, tiny_files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    places = ["--output", str(tmp_path / "t.json")]
+    data = ["--max_seq_length", "16", *tiny_files, *QUICK]
+    assert main(["texts", str(dense.folder), *data, *places]) == 2
+    assert "Nothing could be timed" in capsys.readouterr().err
+    assert not (tmp_path / "t.json").exists()

@@ -89,7 +89,7 @@ def given(argv: list[str], *names: str) -> dict[str, str]:
         return {}  # `parse` will say what is wrong with the file.
 
 
-def with_first(argv: list[str], flag: str, flag_files: tuple[str, ...] = (".json",)) -> list[str]:
+def with_first(argv: list[str], flag: str, flag_files: tuple[str, ...] = FLAG_FILES) -> list[str]:
     """Return the flags, with `flag` put before a word that stands first without one.
 
     Args:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers.commands import FLAG_FILES, parse, print_json, with_first
+from helpers.commands import parse, print_json, with_first
 from helpers.commands.arguments import (
     FORMAT_HELP,
     DataArguments,
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
 
     from helpers.export import check_form, export_onnx
 
-    argv = with_first(argv, "--model_name_or_path", FLAG_FILES)
+    argv = with_first(argv, "--model_name_or_path")
     data_type, known = recorded_data(argv)
     types = (ExportArguments, data_type, JsonArgument)
     where, data, output = parse("export", types, argv, **known)

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     """Print schedule, matches and warnings; write the picture; one JSON line if asked."""
     from helpers.recipes import load_recipe
 
-    argv = with_first(argv, "--recipe")
+    argv = with_first(argv, "--recipe", (".json",))  # a recipe may be .yaml
     asked, output = parse("preview", (PreviewArguments, JsonArgument), argv)
     if not asked.recipe:
         raise UserError("No recipe is given. Expected: python -m helpers preview RECIPE")

@@ -153,7 +153,13 @@ def overhead(task: "Task", rounds: int, steps: int) -> dict[str, Any]:
     from helpers import tiers
     from helpers.recipes import load_recipe
 
-    few = task.shortened(steps * tiers.current().batch_size, 32)
+    batch = tiers.current().batch_size
+    few = task.shortened(steps * batch, 32)
+    if (found := -(-len(few.train) // batch)) < steps:
+        raise UserError(
+            f"{len(few.train)} rows are {found} steps of {batch}, and {steps} are to be timed. "
+            "Set TUTORIAL_TIER to laptop or full, or give fewer --steps."
+        )
     same = {"evaluation_strategy": "no", "bf16": False}
     ours, plain = [], []
     with tempfile.TemporaryDirectory() as folder:
