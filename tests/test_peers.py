@@ -73,14 +73,22 @@ def test_an_openvino_model_is_for_openvino_only(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_quantized_is_refused(
-    dense: Checkpoint, sparse_int8: Checkpoint, tiny_task: Task, tmp_path: Path
+    dense: Checkpoint,
+    sparse_int8: Checkpoint,
+    tiny_task: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for source, method, reason in (
-        (dense, "gptq", "No method 'gptq'. Expected one of onnxruntime, nncf"),
-        (sparse_int8, "nncf", "is int8 already"),
+    other = replace(tiny_task, labels=["a", "b", "c"])
+    monkeypatch.setattr(engines, "missing_engines", lambda: {"openvino": "Not for this platform."})
+    for source, task, method, reason in (
+        (dense, tiny_task, "gptq", "No method 'gptq'. Expected one of onnxruntime, nncf"),
+        (sparse_int8, tiny_task, "nncf", "is int8 already"),
+        (dense, tiny_task, "nncf", "nncf cannot be used here. Not for this platform."),
+        (dense, other, "onnxruntime", "Give the task it was trained on"),
     ):
         with pytest.raises(UserError, match=reason):
-            peers.quantize_after_training(source, tiny_task, tmp_path / "out", method=method)
+            peers.quantize_after_training(source, task, tmp_path / "out", method=method)
     assert not any(tmp_path.iterdir())
 
 
@@ -119,6 +127,11 @@ def test_from_the_shell(
     assert (report["rows"], fewer["rows"]) == (dense.run["rows"]["validation"], 16)
     # Sixteenths: both halves of the comparison are over the same rows.
     assert fewer["fp32"]["accuracy"] * 16 == int(fewer["fp32"]["accuracy"] * 16)
-    for wrong in ([], [str(dense.folder)], [str(tmp_path / "none"), "--output_dir", out]):
+    for wrong, reason in (
+        ([], "Give the checkpoint's folder and --output_dir"),
+        ([str(dense.folder)], "Give the checkpoint's folder and --output_dir"),
+        ([str(tmp_path / "none"), "--output_dir", out], "none"),
+    ):
         assert main(["quantize", *wrong]) == 2
-        assert len(capsys.readouterr().err.splitlines()) <= 2
+        said = capsys.readouterr().err
+        assert reason in said and len(said.splitlines()) <= 2

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from statistics import mean
@@ -14,6 +15,7 @@ from helpers import environment, published, result_tables, results, score_tables
 from helpers.__main__ import main
 from helpers.errors import UserError
 from helpers.measurements import Measurement, save
+from helpers.stops import Checkpoint
 
 STORED = sorted(results.FOLDER.glob("*.json"))
 README = results.PAGES[0].read_text()
@@ -666,3 +668,39 @@ def test_a_reason_cannot_break_a_table() -> None:
     assert result_tables.reason("DeepSparse died: exit code 1 | Free memory: 9G\nmore") == (
         "DeepSparse died: exit code 1"
     )
+
+
+def test_a_form_is_as_fast_against_the_first_by_hand() -> None:
+    ms = {"1": {"median_ms": 4.0}}, {"1": {"median_ms": 2.0}}, {"1": {"error": "refused: no"}}
+    forms = {
+        name: {"accuracy": 0.9, "ms": found}
+        for name, found in zip(("sparseml", "qdq", "other"), ms, strict=True)
+    }
+    lines = result_tables.forms_table(
+        {"forms": {"minilm": forms}, "numbers": {"qdq": "uint8"}}
+    ).splitlines()
+    assert lines[2] == "| sparseml | 0.9000 | 4.00 (1.00) |"
+    assert lines[3] == "| qdq (uint8) | 0.9000 | 2.00 (2.00) |"
+    assert lines[4].startswith("| other | 0.9000 | ") and "(" not in lines[4]
+
+
+def test_parts_of_a_step_add_up_by_hand() -> None:
+    found = {"of": "step", "ms": {"a": {"x": 1.0, "y": 3.0}, "b": {"x": 2.0, "y": 6.0}}}
+    assert result_tables.profile_table(found).splitlines()[-2:] == [
+        "| together | 4.00 | 8.00 |",
+        "| times as long as the first | 1.00 | 2.00 |",
+    ]
+
+
+def test_every_stop_of_the_ablations_is_kept(
+    dense: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTORIAL_RUNS", str(tmp_path))
+    with pytest.raises(UserError, match="Run `bash tools/ablations.sh`"):
+        results.collect_ablations()
+    place = tmp_path / "docs-library" / "ablations"
+    for name in ("dense", "gradual-seed42"):
+        shutil.copytree(dense.folder, place / name)
+    found = results.collect_ablations()["ablations"]
+    assert list(found) == ["dense", "gradual-seed42"]
+    assert found["dense"]["metrics"] == dense.metrics

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from helpers import adoption, models, recipes, resuming, teaching, training
+from helpers import adoption, models, recipes, requests, resuming, teaching, training
 from helpers.__main__ import main
 from helpers.commands import given, running
 from helpers.errors import UserError
@@ -678,6 +678,9 @@ def test_smoothed_labels_are_refused_where_none_are_looked_at(
         training.fine_tune(
             tiny_task, dense, tmp_path / "run", distill_teacher=dense, label_smoothing_factor=0.1
         )
+    rows = tiny_task.train, tiny_task.validation
+    with pytest.raises(UserError, match="does not fit any number of labels: it smooths one right"):
+        requests.check_smoothing(MultiLabel("m", *rows, ["a", "b"], 16), None, 0.1)
     assert run(*data, *flags) == 0
 
 
