@@ -83,6 +83,8 @@ def run(file: Path) -> tuple[NotebookNode, float]:
             if isinstance(error, CellTimeoutError | DeadKernelError):
                 raise CellFailed(f"{file.name}: {type(error).__name__}: {error}") from error
             raise
+        if compat.was_interrupted(client):  # as the kernel was shut down, or the cell let it pass
+            raise KeyboardInterrupt
         bar.update(bar.total - bar.n)
     return notebook, (time.monotonic() - began) / 60
 

@@ -144,9 +144,12 @@ def sparsity_at(recipe: "Recipe", epoch: float) -> float:
     # Where two prune the same matrices, zeros are not given back unless the first lets them go.
     for modifier in (m for m in recipe.modifiers if m.prunes):
         for pattern, final in modifier.levels().items():
-            planned = gradual(modifier, final, epoch) if epoch >= modifier.start_epoch else 0.0
-            levels[pattern] = max(held.get(pattern, 0.0), planned)
-            held[pattern] = 0.0 if modifier.lets_go else levels[pattern]
+            if epoch < modifier.start_epoch:
+                levels.setdefault(pattern, 0.0)
+                continue
+            levels[pattern] = max(held.get(pattern, 0.0), gradual(modifier, final, epoch))
+            if not modifier.lets_go:
+                held[pattern] = levels[pattern]
     return sum(levels.values()) / len(levels) if levels else 0.0
 
 

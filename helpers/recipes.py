@@ -132,7 +132,7 @@ class Recipe:
             for pattern, level in modifier.levels().items():
                 if level >= held.get(pattern, 0.0):
                     targets[pattern] = PruningTarget(level, mask, not shared)
-                    held[pattern] = 0.0 if modifier.lets_go else level
+                    held |= {} if modifier.lets_go else {pattern: level}
         return targets
 
     def explain(self) -> "pd.DataFrame":

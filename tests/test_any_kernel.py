@@ -190,7 +190,7 @@ def test_uv_gets_a_python_where_there_is_none(repository: Path) -> None:
     (repository / "tools" / "setup.sh").write_text(setup)
     uv = repository / "bin" / "uv"
     uv.parent.mkdir()
-    found = f'printf "warning: old\\n%s\\n" {sys.executable}'
+    found = f'printf "warning: old\\n%s\\n" "{sys.executable}"'
     uv.write_text(f'#!/bin/sh\necho "$2" >>asked; [ "$2" != find ] || {found}\n')
     uv.chmod(0o755)
     path = {"PATH": f"{uv.parent}:{os.environ['PATH']}", "OUR_PYTHON": ""}

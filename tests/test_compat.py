@@ -220,6 +220,7 @@ def test_the_trainer_puts_the_mends_in() -> None:
     """In a fresh process, since tests of the mends put them in themselves."""
     code = (
         "import os; os.environ.pop('MEMORY_BOUNDED', None)\n"
+        "import torch; torch.cuda.is_available = lambda: False\n"  # one mend is for CPUs
         "import helpers.trainer\n"
         "from sparseml.pytorch.sparsification.pruning import ConstantPruningModifier as kept\n"
         "from sparseml.pytorch.sparsification.pruning import modifier_pruning_obs as obs\n"

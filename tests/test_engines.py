@@ -240,7 +240,7 @@ def test_memory_is_that_of_running_and_not_of_looking_at_the_graph(onnx_file: Pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a child with its parent")
-def test_a_paused_child_ends_with_its_parent(onnx_file: Path) -> None:
+def test_a_paused_child_ends_with_its_parent(onnx_file: Path, tmp_path: Path) -> None:
     code = (
         "import os, signal\n"
         "from helpers.engines import open_engine\n"
@@ -253,7 +253,7 @@ def test_a_paused_child_ends_with_its_parent(onnx_file: Path) -> None:
     paths = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)])
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -323,7 +323,7 @@ def test_setup_refuses_an_intel_mac(checkout: Path) -> None:
     (site / "sitecustomize.py").write_text(
         "import platform\nplatform.system = lambda: 'Darwin'\nplatform.machine = lambda: 'x86_64'\n"
     )
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="{site}" exec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{site}" exec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     done = _setup(checkout, OSTYPE="darwin22", PYTHON=str(python))
     assert done.returncode == 2

@@ -87,7 +87,8 @@ check_space() {
     "$1" - "$NEEDED_GB" "$VENV" <<'PYTHON' || exit 2
 import os, shutil, sys
 free, needed = shutil.disk_usage(".").free / 1e9, float(sys.argv[1])
-old = (os.path.join(folder, name) for folder, _, names in os.walk(sys.argv[2]) for name in names)
+there = () if os.path.islink(sys.argv[2]) else os.walk(sys.argv[2])  # a link may lead to another disk
+old = (os.path.join(folder, name) for folder, _, names in there for name in names)
 if free + sum(os.lstat(file).st_size for file in old) / 1e9 < needed:
     sys.exit(f"Only {free:.1f} GB free here; the set-up needs {needed:.0f} GB. Make room and run make setup again.")
 PYTHON

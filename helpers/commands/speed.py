@@ -157,8 +157,8 @@ def overhead(task: "Task", rounds: int, steps: int) -> dict[str, Any]:
     few = task.shortened(steps * batch, 32)
     if (found := -(-len(few.train) // batch)) < steps:
         raise UserError(
-            f"{len(few.train)} rows are {found} steps of {batch}, and {steps} are to be timed. "
-            "Set TUTORIAL_TIER to laptop or full, or give fewer --steps."
+            f"{len(few.train)} rows are {found} steps of {batch}, and {steps} are to be timed "
+            f"({LEAST_IDLE_STEPS} at least). Take a larger set, or TUTORIAL_TIER=laptop."
         )
     same = {"evaluation_strategy": "no", "bf16": False}
     ours, plain = [], []

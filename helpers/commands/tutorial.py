@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     environment.check_python()
     environment.check_packages()
     for name in ("TUTORIAL_RUNS", "TUTORIAL_DATA_DIR"):
-        if name in os.environ:  # kernels stand in notebooks/
+        if os.environ.get(name):  # kernels stand in notebooks/
             os.environ[name] = compat.absolute(os.environ[name])
     tier = tiers.current().name
     folder = notebooks.FOLDER if asked.store else environment.runs_folder() / "notebooks"
