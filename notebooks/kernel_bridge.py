@@ -9,9 +9,13 @@ Runs on Python 3.8 and later with what a Jupyter kernel brings.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import signal
 import threading
+from collections import OrderedDict
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Iterator  # noqa: UP035 - Python 3.8
 
 from second_kernel import KernelDiedError, SecondKernel
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 # The first kernel says these itself.
 NOT_RELAYED = ("status", "execute_input", "iopub_welcome")
 COMMS = ("comm_open", "comm_msg", "comm_close")
+SECONDS_BETWEEN = 0.2  # two looks at what is said while no cell runs
+REMEMBERED = 1000  # requests, for what is said after they have ended
 
 
 class Bridge:
@@ -38,6 +44,7 @@ class Bridge:
         self.asking = False  # the reader, for input()
         self.counting = False  # in step with the first kernel
         self.lock = threading.RLock()  # newer kernels handle comms in threads of their own
+        self.parents: OrderedDict[str, dict[str, Any]] = OrderedDict()  # requests by number
 
     def take_over(self) -> None:
         """Let the second kernel answer for the first from now on."""
@@ -48,6 +55,26 @@ class Bridge:
         self.kernel.do_inspect = self.inspect
         for kind in COMMS:
             self.kernel.shell_handlers[kind] = self.comm
+        # Colab's own does not wait for the answer.
+        from ipykernel.kernelbase import Kernel
+
+        self.kernel.shell_handlers["complete_request"] = partial(
+            Kernel.complete_request, self.kernel
+        )
+        # Newer kernels look for a comm before they pass it on, and miss those of the second kernel.
+        logging.getLogger("Comm").setLevel(logging.ERROR)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Send on what is said between cells, such as the last words of a child process."""
+        asyncio.get_event_loop().call_later(SECONDS_BETWEEN, self._listen)
+        if not self.lock.acquire(blocking=False):
+            return
+        try:
+            while self.second.has_said("iopub"):
+                self._relay_one(self.second.next("iopub")[1])
+        finally:
+            self.lock.release()
 
     def _run(self, code: str) -> None:
         """Run code of our own on the second kernel."""
@@ -78,7 +105,8 @@ class Bridge:
                     # Cell numbers go on where the first kernel has stopped.
                     self._run(f"get_ipython().execution_count = {self.kernel.execution_count}")
                     self.counting = True
-                reply = self._answer(self.second.send("execute_request", cell))
+                number = self._remember(self.kernel.get_parent("shell"))
+                reply = self._answer(self.second.send("execute_request", cell, number=number))
         except KernelDiedError as error:
             return self._died(error)
         if not silent and store_history:
@@ -103,7 +131,8 @@ class Bridge:
         """Pass on what a widget on the page says to its other half."""
         kind, content = message["header"]["msg_type"], message["content"]
         with self.lock, self._interrupts():
-            self._relay(self.second.send(kind, content, **attached(message)))
+            number = self._remember(message)
+            self._relay(self.second.send(kind, content, number=number, **attached(message)))
 
     def _answer(self, request: str) -> dict[str, Any]:
         """Relay until a request is done with; return the reply to it."""
@@ -118,19 +147,37 @@ class Bridge:
         while True:
             # What was printed comes before what is asked.
             channel, message = self.second.next("iopub", "stdin")
-            kind, content = message["header"]["msg_type"], message["content"]
             if channel == "stdin":
-                self._ask(content)
-            elif kind not in NOT_RELAYED:
-                self._say(kind, content, **attached(message))
-            elif message["parent_header"].get("msg_id") != request:
-                continue
-            elif content.get("execution_state") == "idle":
+                self._ask(message["content"])
+            elif self._relay_one(message) == request:
                 return
 
-    def _say(self, kind: str, content: dict[str, Any], **more: Any) -> None:
+    def _relay_one(self, message: dict[str, Any]) -> str | None:
+        """Send a message on to the cell it belongs to; return the request that it ends, if any."""
+        kind, content = message["header"]["msg_type"], message["content"]
+        request = message["parent_header"].get("msg_id")
+        if kind not in NOT_RELAYED:
+            self._say(kind, content, self.parents.get(request), **attached(message))
+        elif content.get("execution_state") == "idle":
+            return request
+        return None
+
+    def _remember(self, request: dict[str, Any]) -> str:
+        """Keep a request of the page's, so that what belongs to it is told so; return its number.
+
+        The second kernel knows it by the same number: widgets name it to the page.
+        """
+        number = request["header"]["msg_id"]
+        self.parents[number] = {"header": request["header"]}
+        while len(self.parents) > REMEMBERED:
+            self.parents.popitem(last=False)
+        return number
+
+    def _say(
+        self, kind: str, content: dict[str, Any], parent: dict[str, Any] | None = None, **more: Any
+    ) -> None:
         """Say something to the notebook, in the first kernel's name."""
-        parent = self.kernel.get_parent("shell")
+        parent = parent or self.kernel.get_parent("shell")
         self.kernel.session.send(self.kernel.iopub_socket, kind, content, parent, **more)
 
     def _ask(self, content: dict[str, Any]) -> None:

@@ -97,10 +97,25 @@ class SecondKernel:
             self._check_alive()
             self.send("kernel_info_request", {})
 
-    def send(self, kind: str, content: dict[str, Any], channel: str = "shell", **more: Any) -> str:
-        """Send a message; return its number."""
-        sent = self.session.send(self.sockets[channel], kind, content, **more)
-        return sent["header"]["msg_id"]
+    def send(
+        self,
+        kind: str,
+        content: dict[str, Any],
+        channel: str = "shell",
+        number: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        buffers: list[Any] | None = None,
+    ) -> str:
+        """Send a message, under a number of its own unless one is given; return the number."""
+        message = self.session.msg(kind, content, metadata=metadata)
+        if number is not None:
+            message["header"]["msg_id"] = message["msg_id"] = number
+        self.session.send(self.sockets[channel], message, buffers=buffers)
+        return message["header"]["msg_id"]
+
+    def has_said(self, channel: str) -> bool:
+        """Tell whether a message waits."""
+        return bool(self.sockets[channel].poll(0))
 
     def next(self, *channels: str) -> tuple[str, dict[str, Any]]:
         """Wait for a message; return it and its channel, the first of those that have one."""

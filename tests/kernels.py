@@ -22,10 +22,11 @@ SECONDS = 60
 
 @dataclass
 class Cell:
-    """What a cell has shown, message by message, and the reply to it."""
+    """What a cell has shown, message by message, the reply to it, and what it has asked."""
 
     messages: list[dict[str, Any]]
     reply: dict[str, Any]
+    asked: list[dict[str, Any]]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """Return the contents of the messages of a kind."""
@@ -51,20 +52,25 @@ class Kernel:
     def run(self, code: str, answer: str = "", seen: Callable[[dict], None] | None = None) -> Cell:
         """Run a cell; `answer` goes to input(), `seen` gets every message as it comes."""
         messages: list[dict[str, Any]] = []
+        asked: list[dict[str, Any]] = []
 
         def keep(message: dict[str, Any]) -> None:
             messages.append(message)
             if seen:
                 seen(message)
 
+        def give(request: dict[str, Any]) -> None:
+            asked.append(request["content"])
+            self.client.input(answer)
+
         reply = self.client.execute_interactive(
             code,
             allow_stdin=True,
             output_hook=keep,
-            stdin_hook=lambda _: self.client.input(answer),
+            stdin_hook=give,
             timeout=SECONDS,
         )
-        return Cell(messages, reply["content"])
+        return Cell(messages, reply["content"], asked)
 
     @property
     def pid(self) -> int:

@@ -45,8 +45,7 @@ def make(version: str) -> Path:
     """Make the environment and its kernel, whole or not at all; return its Python."""
     home = KERNELS / version
     python = home / "bin" / "python"
-    # The kernel's own file is the last thing that is written.
-    if (home / "share" / "jupyter" / "kernels" / f"python-{version}").is_dir():
+    if is_made(home, version):
         return python
     base = next((c for c in candidates(version) if works(c, version)), None)
     if base is None:
@@ -58,6 +57,21 @@ def make(version: str) -> Path:
         if subprocess.run(command, stdout=sys.stderr).returncode:
             complain(f"A kernel of Python {version} could not be made; the lines above say why.")
     return python
+
+
+def is_made(home: Path, version: str) -> bool:
+    """Tell whether an environment is whole, its Python still there, and its ipykernel ours."""
+    # The kernel's own file is the last thing that is written.
+    if not (home / "share" / "jupyter" / "kernels" / f"python-{version}").is_dir():
+        return False
+    program = "from importlib import metadata; print('ipykernel==' + metadata.version('ipykernel'))"
+    try:
+        done = subprocess.run(
+            [home / "bin" / "python", "-c", program], capture_output=True, text=True
+        )
+    except OSError:
+        return False
+    return done.stdout.strip().startswith(ipykernel())
 
 
 def ipykernel() -> str:
