@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import helpers  # noqa: E402 - its environment variables must be set before the stack is imported
-from helpers.stops import Checkpoint  # noqa: E402
+from helpers.stops import Checkpoint, OnnxModel  # noqa: E402
 from helpers.tasks import Task  # noqa: E402
 
 TINY_EPOCHS = 4
@@ -135,6 +135,16 @@ def integer(sparse_int8: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -
     file = tmp_path_factory.mktemp("integer") / "model.onnx"
     export.write_graph(models.load_model(sparse_int8), file, quantized=True)
     return file
+
+
+@pytest.fixture(scope="session")
+def both(
+    sparse_int8: Checkpoint, tiny_task: Task, tmp_path_factory: pytest.TempPathFactory
+) -> OnnxModel:
+    """Return a proven export of the tiny sparse int8 model in both forms."""
+    return helpers.export_onnx(
+        sparse_int8, tiny_task, tmp_path_factory.mktemp("both") / "both", form="both"
+    )
 
 
 @pytest.fixture(scope="module")

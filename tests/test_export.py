@@ -32,16 +32,6 @@ from helpers.tasks import Task
 from helpers.text_tasks import Regression
 
 
-@pytest.fixture(scope="module")
-def both(
-    sparse_int8: Checkpoint, tiny_task: Task, tmp_path_factory: pytest.TempPathFactory
-) -> OnnxModel:
-    """Return an int8 export in both forms."""
-    return export.export_onnx(
-        sparse_int8, tiny_task, tmp_path_factory.mktemp("x") / "both", form="both"
-    )
-
-
 def test_the_folder_is_complete(both: OnnxModel) -> None:
     names = {file.name for file in both.folder.iterdir()}
     assert {"model.onnx", "config.json", "tokenizer.json", "proof.json"} <= names

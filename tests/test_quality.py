@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_export import exported  # noqa: F401 - a fixture
 
 from helpers import quality
 from helpers.errors import UserError
@@ -22,13 +21,12 @@ def noted(tmp_path: Path) -> Path:
 
 
 def test_an_export_notes_the_metrics_of_its_checkpoint(
-    sparse_int8: Checkpoint,
-    exported: OnnxModel,  # noqa: F811
+    sparse_int8: Checkpoint, both: OnnxModel
 ) -> None:
-    assert quality.metrics_of(exported.folder) == sparse_int8.metrics
-    assert quality.metrics_of(exported.file) == sparse_int8.metrics
+    assert quality.metrics_of(both.folder) == sparse_int8.metrics
+    assert quality.metrics_of(both.file) == sparse_int8.metrics
     assert quality.metrics_of(sparse_int8.folder) == sparse_int8.metrics
-    assert quality.size_of(exported.folder) == zipped_size(exported.file)
+    assert quality.size_of(both.folder) == zipped_size(both.file)
 
 
 def test_rows_without_an_accuracy_are_dropped(
