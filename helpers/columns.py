@@ -76,6 +76,12 @@ def renamed(split: "Dataset", texts: dict[str, str], labels: Sequence[Any]) -> "
     """Return the rows under our names: the texts, stripped, and `label`."""
     from datasets import Dataset
 
+    for theirs in texts.values():
+        for row, value in enumerate(split[theirs], start=1):
+            if isinstance(value, list | dict):
+                raise UserError(
+                    f"Row {row} has {str(value)[:40]} as {theirs!r}. Expected one text a row."
+                )
     found = {
         ours: ["" if value is None else str(value).strip() for value in split[theirs]]
         for ours, theirs in texts.items()

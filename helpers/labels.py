@@ -139,9 +139,8 @@ def one_class(
 
 
 def class_name(value: object) -> str:
-    """Return a class as written (01 is not 1), without the blanks around a number."""
-    name = str(value)
-    return name.strip() if NUMBER.fullmatch(name) else name
+    """Return a class as written (01 is not 1), without the blanks around it."""
+    return str(value).strip()
 
 
 def class_names(train: "Dataset", label: str) -> list[str]:
@@ -178,6 +177,8 @@ def several_classes(
     split_up = [[_members(value) for value in split[label]] for split in (train, validation)]
     for rows, where in zip(split_up, ("train", "validation"), strict=True):
         refuse_multi_hot(rows, label, where)
+    # A label that is named twice is one.
+    split_up = [[list(dict.fromkeys(row)) for row in rows] for rows in split_up]
     values = sorted({value for row in split_up[0] for value in row}, key=_order)
     feature = getattr(train.features[label], "feature", None)
     shown = names or getattr(feature, "names", None)

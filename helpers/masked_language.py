@@ -60,6 +60,12 @@ class MaskedLanguageModel(Task):
         return hashlib.sha256(facts.encode()).hexdigest()
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint must keep to be asked again in the same way."""
+        own = {"line_by_line": self.line_by_line, "mlm_probability": self.mlm_probability}
+        return {**super().settings, **own}
+
+    @property
     def config(self) -> dict[str, Any]:
         """What the model's config must say: nothing, its vocabulary is what it answers with."""
         return {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from helpers import sources
 from helpers.catalogue import Known
 from helpers.columns import TEXT_COLUMNS, find_column
-from helpers.environment import runs_folder
+from helpers.environment import check_writable, runs_folder
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def read_file(file: Path) -> "Dataset":
         return contexts(file) if holds_contexts(file) else sources.read_file(file)
     if not file.is_file():
         raise UserError(f"There is no text file {file}. Check the path.")
+    check_writable(runs_folder())
     facts = file.stat()
     try:
         return Dataset.from_generator(

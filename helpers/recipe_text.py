@@ -25,10 +25,11 @@ _FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\n(.*?\n)---[ \t]*(?:\n|\Z)", re.S)
 _DELIMITER = re.compile(r"^\s*(?:---|\+\+\+)", re.M)
 _MODIFIER_TAG = re.compile(r"![A-Za-z_]\w*")
 _FUNCTIONS = {"abs", "float", "int", "max", "min", "round"}
-# No power: `eval(9**9**9)` is arithmetic too, and never comes back.
+# No power: `eval(9**9**9)` is arithmetic too, and never comes back. No minus in front, on which
+# SparseML's evaluator fails.
 _ARITHMETIC = (
     ast.Expression | ast.BinOp | ast.Add | ast.Sub | ast.Mult | ast.Div | ast.FloorDiv | ast.Mod
-    | ast.UnaryOp | ast.USub | ast.Name | ast.Load | ast.Constant | ast.Call
+    | ast.Name | ast.Load | ast.Constant | ast.Call
 )  # fmt: skip
 
 

@@ -148,7 +148,7 @@ class Recipe:
         return make_manager(recipe_text.override(self.text, overrides, self.name), self.name)
 
 
-def load_recipe(name_or_path: str | Path, **overrides: Variable) -> Recipe:
+def load_recipe(name_or_path: str | Path, /, **overrides: Variable) -> Recipe:
     """Return a recipe by name (from recipes/, with or without .md) or by path (.md, .yaml, .yml).
 
     Args:
@@ -171,6 +171,8 @@ def from_text(text: str, name: str, path: Path) -> Recipe:
     )
 
     manager = make_manager(text, name)
+    if any(isinstance(modifier, dict) for modifier in manager.iter_modifiers()):
+        raise UserError(f"{name}: a modifier has no name. Expected each to begin with '- !Name'.")
     evaluated = evaluate_recipe_yaml_str_equations(text)
     variables = load_global_recipe_variables_from_yaml(evaluated)
     modifiers = in_order([RecipeModifier.of(modifier) for modifier in manager.iter_modifiers()])

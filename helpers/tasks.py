@@ -293,6 +293,8 @@ def load_task(
         splits = sources.from_hub(name)
     texts = columns.find_texts(splits[0], text_column, text_pair_column)
     label = columns.find_column(splits[0], label_column, columns.LABEL_COLUMNS, "label_column")
+    if label in texts.values():
+        raise UserError(f"Column {label!r} cannot be both text and label. Name another one.")
     columns.check_validation(splits[1], [*texts.values(), label])
     kind = problem_type or (known and known.problem_type) or labels.problem_type(splits[0], label)
     names, *numbers = labels.read_labels(*splits, label, kind, known and known.label_names())

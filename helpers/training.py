@@ -230,6 +230,7 @@ def evaluate(checkpoint: Checkpoint, task: Task, args: TrainingArguments) -> Che
         check_vocabulary(dense, checkpoint)
         check_width(dense, checkpoint)
     folder = evaluation_folder(args.output_dir)
+    environment.check_writable(folder)
     with stops.no_empty_folder(folder):
         network = models.load_model(checkpoint)
         rows = encoded(task.only_measured(), models.load_tokenizer(checkpoint.folder))

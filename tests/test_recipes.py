@@ -673,6 +673,18 @@ def test_binary_recipe(tmp_path: Path) -> None:
         load_recipe(tmp_path / "a.yaml")
 
 
+def test_a_modifier_without_a_name_is_said(tmp_path: Path) -> None:
+    text = MINIMAL + "  - start_epoch: 0.0\n"
+    with pytest.raises(UserError, match="a modifier has no name"):
+        load_recipe(write(tmp_path, text))
+
+
+def test_a_minus_in_front_is_refused_as_sparseml_would_fail_on_it(tmp_path: Path) -> None:
+    text = MINIMAL.replace("eval(num_epochs)", "eval(-num_epochs)")
+    with pytest.raises(UserError, match=r"eval\(-num_epochs\) refused"):
+        load_recipe(write(tmp_path, text))
+
+
 def test_unknown_variable_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"no variable sparsity\. It has: final_sparsity, init_lr"):
         load_recipe("minilm-6layers_prune80", sparsity=0.5)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 
 from helpers import adoption, models, recipes, requests, resuming, teaching, training
 from helpers.__main__ import main
-from helpers.commands import given, running
+from helpers.commands import given, print_json, running
+from helpers.commands.arguments import TextArguments
+from helpers.commands.recorded import recorded_flags
 from helpers.errors import UserError
 from helpers.question_answering import QuestionAnswering
 from helpers.recipes import load_recipe
@@ -229,6 +232,39 @@ def test_int8_that_would_begin_after_the_last_step_is_refused_first(
     assert not any(tmp_path.iterdir())
 
 
+def test_rows_to_measure_on_are_of_the_runs_kind(
+    dense: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Whole numbers alone look like classes, names between commas like one name."""
+    run_of = {"kind": "Regression", "labels": ["label"], "task": "x"}
+    found = recorded_flags(run_of, TextArguments, ["--validation_file", "other.csv"])
+    assert found["problem_type"] == "regression"
+    typed = recorded_flags(run_of, TextArguments, [])
+    assert (typed["problem_type"], typed["dataset_name"]) == ("regression", "x")
+    assert "problem_type" not in recorded_flags({"kind": "Upstream"}, TextArguments, [])
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        (["--label_names", "foo"], "--label_names is not done here"),
+        (["--eval_accumulation_steps", "0"], "--eval_accumulation_steps is below 1"),
+    ],
+)
+def test_flags_that_would_end_in_a_traceback_are_refused(
+    flag: list[str],
+    said: str,
+    data: list[str],
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+    assert run(*data, *flags, *flag) == 2
+    assert said in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_int8_ranges_that_no_step_would_set_are_refused_first(
     data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -238,6 +274,19 @@ def test_int8_ranges_that_no_step_would_set_are_refused_first(
     assert run(*data, *flags, "--recipe_args", "num_epochs=1") == 2
     assert "ranges at 0.8, with no step between, of 5 an epoch" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+def test_the_last_line_is_json_whatever_was_measured(capsys: pytest.CaptureFixture) -> None:
+    print_json(True, {"perplexity": math.inf, "loss": [math.nan, 1.5]})
+    assert capsys.readouterr().out == '{"perplexity": null, "loss": [null, 1.5]}\n'
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_it_is_measured(
+    dense: Checkpoint, data: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--model_name_or_path", dense.folder, "--do_eval", "--output_dir", "/dev/null/x"]
+    assert run(*data, *flags) == 2
+    assert "cannot be written to" in capsys.readouterr().err
 
 
 def test_a_strangers_recipe_is_looked_at_before_it_is_run(

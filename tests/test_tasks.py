@@ -469,6 +469,26 @@ def test_a_cell_that_is_no_list_of_labels_is_refused(cell: str, tmp_path: Path) 
         load_task("some", train_file=file, validation_file=file)
 
 
+def test_a_label_named_twice_is_one_and_blanks_around_it_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "some.csv"
+    file.write_text('text,label\none,"joy,joy"\ntwo,"fear,joy"\n')
+    kind = {"problem_type": labels.MULTI_LABEL}
+    found = load_task("some", train_file=file, validation_file=file, **kind)
+    assert list(found.train["label"]) == [[1], [0, 1]]
+    file.write_text("text,label\none, pos\ntwo,pos \nthree,neg\n")
+    assert load_task("some", train_file=file, validation_file=file).labels == ["neg", "pos"]
+
+
+def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "some.jsonl"
+    file.write_text('{"text": ["so", "bad"], "label": 0}\n{"text": ["fine"], "label": 1}\n')
+    with pytest.raises(UserError, match=r"Row 1 has \['so', 'bad'\] as 'text'. Expected one text"):
+        load_task("some", train_file=file, validation_file=file)
+    file = write(tmp_path / "data.csv", ROWS)
+    with pytest.raises(UserError, match="'label' cannot be both text and label"):
+        load_task("some", train_file=file, validation_file=file, text_column="label")
+
+
 def test_a_file_of_one_label_can_be_measured_but_not_trained_on(tmp_path: Path) -> None:
     file = tmp_path / "some.csv"
     file.write_text("text,label\none,good\ntwo,good\n")

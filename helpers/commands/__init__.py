@@ -117,6 +117,8 @@ def read_flags(file: Path) -> dict[str, Any]:
 
 
 def print_json(asked: bool, content: dict[str, Any]) -> None:
-    """Print one JSON object as the last line, if it was asked for."""
+    """Print one JSON object as the last line, if it was asked for; null for what is no number."""
     if asked:
-        print(json.dumps(content))
+        text = json.dumps(content)
+        # JSON has no word for them, Python's writer has.
+        print(json.dumps(json.loads(text, parse_constant=lambda _: None)))

@@ -8,7 +8,10 @@ from typing import Any
 
 from helpers.commands import given
 from helpers.commands.arguments import DataArguments
+from helpers.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
+# What the kind of a run's task is called by --problem_type.
+PROBLEM_TYPES = {"Task": SINGLE_LABEL, "MultiLabel": MULTI_LABEL, "Regression": REGRESSION}
 # Flags that say which data is meant; one of them typed, and those of the run do not count.
 PLACES = ("dataset_name", "task_name", "train_file", "validation_file")
 
@@ -34,4 +37,7 @@ def recorded_flags(
     """Return what a run says about its data; not where it lies, if that is typed."""
     named = {"dataset_name": run.get("task")} | run.get("data", {})
     known = run if given(argv, *PLACES) else named | run
+    # Other rows of the same kind may look like another: whole numbers among scores.
+    if run.get("kind") in PROBLEM_TYPES:
+        known = {"problem_type": PROBLEM_TYPES[run["kind"]]} | known
     return {f.name: known[f.name] for f in fields(data_type) if f.name in known}

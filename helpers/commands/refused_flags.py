@@ -30,6 +30,9 @@ NOT_HERE = {
     "prediction_loss_only": "metrics are what a run is about",
     "bf16_full_eval": "a model is measured as it is saved, in fp32",
     "fp16_full_eval": "a model is measured as it is saved, in fp32",
+    "label_names": "the task says what its labels are called",
+    "fsdp": "recipes and proofs need the whole model in each process",
+    "deepspeed": "recipes and proofs need the whole model in each process",
 }
 
 
@@ -76,6 +79,8 @@ def check_numbers(args: "TrainingArguments") -> None:
         # Not "less than": nan is neither.
         if not (value >= least and math.isfinite(value)):
             raise UserError(f"--{name} is {value}. Expected {least} or more, and finite.")
+    if args.eval_accumulation_steps is not None and args.eval_accumulation_steps < 1:
+        raise UserError("--eval_accumulation_steps is below 1. Expected 1 or more.")
     for name in SHARES:
         if not 0 <= getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}. Expected 0 or more, less than 1.")
