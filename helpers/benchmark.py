@@ -13,10 +13,9 @@ cold. On a busy machine no arrangement helps: DeepSparse needs all its threads a
 a training run its times grow many times over. Time on a quiet machine, and look at the range.
 """
 
-import contextlib
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -125,12 +124,10 @@ def measure(
         with ExitStack() as stack:
             described = [start(row, stack, setup, timeout) for row in rows]
             time_rows(rows, token_inputs(setup.shape, words), rounds, warmup, max_seconds)
-            described = [
-                about | after_running(row) for row, about in zip(rows, described, strict=True)
+            measurements += [
+                finish(row, setup, about | after_running(row))
+                for row, about in zip(rows, described, strict=True)
             ]
-        measurements += [
-            finish(row, setup, about) for row, about in zip(rows, described, strict=True)
-        ]
     return measurements
 
 
@@ -263,7 +260,7 @@ def after_running(row: Row) -> dict[str, Any]:
     if row.error is not None:
         return found
     # Who cannot tell has been timed all the same.
-    with contextlib.suppress(EngineError):
+    with suppress(EngineError):
         row.process.resume()
         for name in ("peak_memory_mb", "int8_run"):
             found[name] = row.process.ask(name)

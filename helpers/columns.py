@@ -76,14 +76,19 @@ def renamed(split: "Dataset", texts: dict[str, str], labels: Sequence[Any]) -> "
     """Return the rows under our names: the texts, stripped, and `label`."""
     from datasets import Dataset
 
-    for theirs in texts.values():
-        for row, value in enumerate(split[theirs], start=1):
-            if isinstance(value, list | dict):
-                raise UserError(
-                    f"Row {row} has {str(value)[:40]} as {theirs!r}. Expected one text a row."
-                )
-    found = {
-        ours: ["" if value is None else str(value).strip() for value in split[theirs]]
-        for ours, theirs in texts.items()
-    }
+    found = {ours: stripped(split[theirs], theirs) for ours, theirs in texts.items()}
     return Dataset.from_dict({**found, "label": labels})
+
+
+def stripped(values: Sequence[Any], column: str) -> list[str]:
+    """Return the texts of a column without the blanks around them; a gap is an empty text.
+
+    Raises:
+        UserError: a row with a list, or an object.
+    """
+    for row, value in enumerate(values, start=1):
+        if isinstance(value, list | dict):
+            raise UserError(
+                f"Row {row} has {str(value)[:40]} as {column!r}. Expected one text a row."
+            )
+    return ["" if value is None else str(value).strip() for value in values]

@@ -107,18 +107,20 @@ def fine_tune(
     settle(args, output_dir, recipe)
     bf16 = (args.bf16 or None) if bf16 is None else bf16
     asked = Request(task, args, model, recipe, teacher, bf16, dropout)
-    if not overwrite and (found := reuse(output_dir, describe_request(asked))):
+    request = describe_request(asked)
+    if not overwrite and (found := reuse(output_dir, request)):
         return found
     check_request(asked, disabled=distill_teacher == "disable")
     environment.check_disk(output_dir, DISK_NEEDED)
     stops.refuse_taken(output_dir, overwrite)
-    return run_anew(asked, output_dir, overwrite)
+    return run_anew(asked, request, output_dir, overwrite)
 
 
-def run_anew(asked: Request, output_dir: Path, overwrite: bool) -> Checkpoint:
+def run_anew(
+    asked: Request, request: dict[str, Any], output_dir: Path, overwrite: bool
+) -> Checkpoint:
     """Train what is asked for, or go on with it where it was killed, and return the checkpoint."""
     task, recipe, args = asked.task, asked.recipe, asked.args
-    request = describe_request(asked)
     same = resuming.same_batches(request, args)
     place = args.resume_from_checkpoint or ("false" if overwrite else None)
     resumed = resuming.place_to_resume(output_dir, place, same, recipe)

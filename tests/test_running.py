@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,21 @@ def foreign(dense: Checkpoint, tmp_path: Path) -> Path:
 def run(*argv: object) -> int:
     """Run run_glue."""
     return main(["run_glue", *map(str, argv)])
+
+
+@pytest.fixture
+def refused(
+    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> Callable[..., str]:
+    """Return a function that wants the tiny model trained, is refused first, and says why."""
+
+    def refuse(*flags: str) -> str:
+        place = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
+        assert run(*data, *place, *flags) == 2
+        assert not any(tmp_path.iterdir())
+        return capsys.readouterr().err
+
+    return refuse
 
 
 def test_a_model_may_be_measured_where_it_lies(
@@ -222,14 +238,11 @@ def test_a_damaged_foreign_model_is_refused_in_words(
 
 
 def test_int8_that_would_begin_after_the_last_step_is_refused_first(
-    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    refused: Callable[..., str],
 ) -> None:
-    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
-    flags += ["--max_train_samples", "8"]
     recipe = ["--recipe", "minilm-6layers_quant", "--recipe_args", "num_epochs=2"]
-    assert run(*data, *flags, *recipe) == 2
-    assert "turns to int8 at epoch 1.3, after the last of the 2 steps" in capsys.readouterr().err
-    assert not any(tmp_path.iterdir())
+    said = refused("--max_train_samples", "8", *recipe)
+    assert "turns to int8 at epoch 1.3, after the last of the 2 steps" in said
 
 
 def test_rows_to_measure_on_are_of_the_runs_kind(
@@ -252,28 +265,18 @@ def test_rows_to_measure_on_are_of_the_runs_kind(
     ],
 )
 def test_flags_that_would_end_in_a_traceback_are_refused(
-    flag: list[str],
-    said: str,
-    data: list[str],
-    tiny_model: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture,
+    flag: list[str], said: str, refused: Callable[..., str]
 ) -> None:
-    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
-    assert run(*data, *flags, *flag) == 2
-    assert said in capsys.readouterr().err
-    assert not any(tmp_path.iterdir())
+    assert said in refused(*flag)
 
 
 def test_int8_ranges_that_no_step_would_set_are_refused_first(
-    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    refused: Callable[..., str],
 ) -> None:
     """Both at the fourth of five steps: under ranges that never saw a text all weights are 0."""
-    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
-    flags += ["--max_train_samples", "40", "--recipe", "minilm-6layers_quant"]
-    assert run(*data, *flags, "--recipe_args", "num_epochs=1") == 2
-    assert "ranges at 0.8, with no step between, of 5 an epoch" in capsys.readouterr().err
-    assert not any(tmp_path.iterdir())
+    recipe = ["--recipe", "minilm-6layers_quant", "--recipe_args", "num_epochs=1"]
+    said = refused("--max_train_samples", "40", *recipe)
+    assert "ranges at 0.8, with no step between, of 5 an epoch" in said
 
 
 def test_the_last_line_is_json_whatever_was_measured(capsys: pytest.CaptureFixture) -> None:
@@ -647,13 +650,9 @@ def test_a_recipe_is_run_whole_with_accumulated_gradients(
     assert run(*data, *flags, *recipe, "--gradient_accumulation_steps", "4") == 0
 
 
-def test_a_run_that_ends_before_its_recipe_is_refused_first(
-    data: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    flags = ["--model_name_or_path", tiny_model, "--output_dir", tmp_path / "run"]
-    assert run(*data, *flags, "--recipe", "minilm-6layers_prune80", "--max_steps", "1") == 2
-    assert "--max_steps 1 ends before minilm-6layers_prune80" in capsys.readouterr().err
-    assert not any(tmp_path.iterdir())
+def test_a_run_that_ends_before_its_recipe_is_refused_first(refused: Callable[..., str]) -> None:
+    said = refused("--recipe", "minilm-6layers_prune80", "--max_steps", "1")
+    assert "--max_steps 1 ends before minilm-6layers_prune80" in said
 
 
 def test_what_a_recipe_overrules_is_said(

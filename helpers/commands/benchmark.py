@@ -17,12 +17,12 @@ from helpers.commands.timing import (
     check_shared,
     named,
     print_left_out,
+    refuse_nothing_timed,
     save_picture,
     split,
     whole,
     words,
 )
-from helpers.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,8 +78,7 @@ def main(argv: list[str]) -> int:
     print_left_out(asked.models, asked.engines)
     words_for_it = benchmark.verdict(found, features)
     print(words_for_it)
-    if all(row.error for row in found):
-        raise UserError("Nothing could be timed; the reasons are above.")
+    refuse_nothing_timed(found)
     about = {"command": f"python -m helpers benchmark {shlex.join(argv)}"}
     about |= environment.describe()
     if asked.output:  # before anything else can go wrong

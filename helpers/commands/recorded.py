@@ -8,10 +8,8 @@ from typing import Any
 
 from helpers.commands import given
 from helpers.commands.arguments import DataArguments
-from helpers.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from helpers.text_tasks import KINDS
 
-# What the kind of a run's task is called by --problem_type.
-PROBLEM_TYPES = {"Task": SINGLE_LABEL, "MultiLabel": MULTI_LABEL, "Regression": REGRESSION}
 # Flags that say which data is meant; one of them typed, and those of the run do not count.
 PLACES = ("dataset_name", "task_name", "train_file", "validation_file")
 
@@ -38,6 +36,7 @@ def recorded_flags(
     named = {"dataset_name": run.get("task")} | run.get("data", {})
     known = run if given(argv, *PLACES) else named | run
     # Other rows of the same kind may look like another: whole numbers among scores.
-    if run.get("kind") in PROBLEM_TYPES:
-        known = {"problem_type": PROBLEM_TYPES[run["kind"]]} | known
+    types = {kind.__name__: name for name, kind in KINDS.items()}
+    if run.get("kind") in types:
+        known = {"problem_type": types[run["kind"]]} | known
     return {f.name: known[f.name] for f in fields(data_type) if f.name in known}

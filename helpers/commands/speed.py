@@ -4,6 +4,7 @@ The settings take turns in one run, so that noise falls on all alike.
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -155,7 +156,7 @@ def overhead(task: "Task", rounds: int, steps: int) -> dict[str, Any]:
 
     batch = tiers.current().batch_size
     few = task.shortened(steps * batch, 32)
-    if (found := -(-len(few.train) // batch)) < steps:
+    if (found := math.ceil(len(few.train) / batch)) < steps:
         raise UserError(
             f"{len(few.train)} rows are {found} steps of {batch}, and {steps} are to be timed "
             f"({LEAST_IDLE_STEPS} at least). Take a larger set, or TUTORIAL_TIER=laptop."

@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING
 
 from helpers.commands import parse, print_json, with_first
 from helpers.commands.arguments import JsonArgument, TextArguments, flag
-from helpers.commands.timing import check_shared, named, save_picture, split, whole, words
-from helpers.errors import UserError
+from helpers.commands.timing import (
+    check_shared,
+    named,
+    refuse_nothing_timed,
+    save_picture,
+    split,
+    whole,
+    words,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,8 +74,7 @@ def main(argv: list[str]) -> int:
     about = {"lengths": lengths.describe(), "verdict": text_measurements.verdict(lengths, found)}
     print(readable(table).to_string(index=False), "\n")
     print(about["verdict"])
-    if all(row.error for row in found):
-        raise UserError("Nothing could be timed; the reasons are above.")
+    refuse_nothing_timed(found)
     print_buckets(buckets, lengths.buckets)
     if asked.output:
         command = {"command": f"python -m helpers texts {shlex.join(argv)}"}

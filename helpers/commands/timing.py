@@ -1,5 +1,6 @@
 """What the commands that time models have in common: names of models, numbers, places for files."""
 
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,9 @@ from helpers.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from helpers.measurements import Measurement
+    from helpers.text_measurements import TextMeasurement
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -21,6 +25,16 @@ def words(default: str, text: str) -> list[str]:
 def split(texts: list[str]) -> list[str]:
     """Return words that have spaces or commas between them."""
     return [word for text in texts for word in text.split(",") if word]
+
+
+def refuse_nothing_timed(rows: Sequence["Measurement | TextMeasurement"]) -> None:
+    """Refuse to go on with rows of which none has times; why stands in the table.
+
+    Raises:
+        UserError: each row has failed.
+    """
+    if all(row.error for row in rows):
+        raise UserError("Nothing could be timed; the reasons are above.")
 
 
 def whole(name: str, texts: list[str]) -> list[int]:
